@@ -1,0 +1,137 @@
+// The server as the page sees it: one method per request, one error class with a kind that says
+// what to do. It keeps no state but the connection's, and decides nothing about labels.
+
+const TIMEOUT_MS = 15000;
+
+/**
+ * kind: "unreachable" (no answer), "busy" (429 or 5xx: try again later), "signed-out" (401, 403),
+ * "refused" (any other 4xx: asking again would not help).
+ */
+export class ApiError extends Error {
+  constructor(kind, message, { status = 0, code = "" } = {}) {
+    super(message);
+    this.name = "ApiError";
+    this.kind = kind;
+    this.status = status;
+    this.code = code;
+  }
+
+  get retryable() {
+    return this.kind === "unreachable" || this.kind === "busy";
+  }
+}
+
+function kindOf(status) {
+  if (status === 401 || status === 403) return "signed-out";
+  if (status === 408 || status === 429 || status >= 500) return "busy";
+  return "refused";
+}
+
+async function problemOf(response) {
+  const problem = await response.json().catch(() => ({}));
+  const text = problem.detail ?? problem.title ?? response.statusText;
+  return new ApiError(kindOf(response.status), `${response.status}: ${text}`, {
+    status: response.status,
+    code: problem.code ?? "",
+  });
+}
+
+/** Labeling requests of one annotator; `onConnection` hears "up", "down" or "signed-out". */
+export class LabelApi {
+  #connection = "up";
+
+  constructor({ onConnection = () => {} } = {}) {
+    this.onConnection = onConnection;
+  }
+
+  get connection() {
+    return this.#connection;
+  }
+
+  /** Who is clicking and how far they are: `{name, labels, queue, ...}`. */
+  me() {
+    return this.#request("GET", "label/me");
+  }
+
+  /** Lease up to n pictures: `{items, queue: {open, leased_elsewhere, next_return_s}}`. */
+  claim(n) {
+    return this.#request("POST", "label/claim", { n });
+  }
+
+  /** Deliver label rows: `{results, labels}`, one result per row, in order. */
+  submit(rows) {
+    return this.#request("POST", "label/submit", rows);
+  }
+
+  /** Retract a label, by default the latest; `item` is the picture with a fresh lease, or null. */
+  undo(clientLabelId = null) {
+    return this.#request("POST", "label/undo", { client_label_id: clientLabelId });
+  }
+
+  /** Extend leases: `{live, lost, lease_s}`. */
+  heartbeat(leases) {
+    return this.#request("POST", "label/heartbeat", { leases });
+  }
+
+  /** Give leases back. Works while the page is being closed: the browser sends it on its own. */
+  release(items) {
+    if (items.length === 0) return true;
+    const leases = items.map(({ assignment, token }) => ({ assignment, token }));
+    const body = new Blob([JSON.stringify({ leases })], { type: "application/json" });
+    return navigator.sendBeacon("label/release", body);
+  }
+
+  async #request(method, path, body) {
+    try {
+      const answer = await this.#attempt(method, path, body);
+      this.#report("up");
+      return answer;
+    } catch (error) {
+      if (error.kind === "signed-out" && (await this.#renewSession())) {
+        const answer = await this.#attempt(method, path, body);
+        this.#report("up");
+        return answer;
+      }
+      if (error.kind === "signed-out") this.#report("signed-out");
+      else if (error.retryable) this.#report("down");
+      throw error;
+    }
+  }
+
+  async #attempt(method, path, body) {
+    const response = await this.#fetch(method, path, body);
+    if (!response.ok) throw await problemOf(response);
+    return response.status === 204 ? null : response.json();
+  }
+
+  async #fetch(method, path, body) {
+    try {
+      return await fetch(path, {
+        method,
+        headers: body === undefined ? {} : { "Content-Type": "application/json" },
+        body: body === undefined ? undefined : JSON.stringify(body),
+        credentials: "same-origin",
+        cache: "no-store",
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+      });
+    } catch (cause) {
+      throw new ApiError("unreachable", `the server does not answer (${cause.message})`);
+    }
+  }
+
+  /** On loopback the start page signs a visitor in, so an ended session renews without a reload. */
+  async #renewSession() {
+    try {
+      const before = await this.#fetch("GET", "./");
+      return before.ok && (await this.#fetch("GET", "label/me")).ok;
+    } catch {
+      return false;
+    }
+  }
+
+  #report(connection) {
+    if (connection === this.#connection) return;
+    this.#connection = connection;
+    this.onConnection(connection);
+  }
+}

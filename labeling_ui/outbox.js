@@ -1,0 +1,195 @@
+// Clicks on their way to the server. A click is kept in the browser's database from the moment it
+// is made until the server has confirmed it, and is resent as often as needed: the server counts a
+// `client_label_id` once. The outbox never throws a click away on its own account.
+
+const FIRST_RETRY_MS = 300;
+const LAST_RETRY_MS = 5000;
+const BATCH = 64;
+
+/** Key-value rows in IndexedDB, one database per annotator. */
+class DiskStore {
+  constructor(database) {
+    this.database = database;
+  }
+
+  static open(name) {
+    return new Promise((resolve, reject) => {
+      const request = indexedDB.open(name, 1);
+      request.onupgradeneeded = () => request.result.createObjectStore("labels", { keyPath: "id" });
+      request.onsuccess = () => resolve(new DiskStore(request.result));
+      request.onerror = () => reject(request.error);
+    });
+  }
+
+  #run(mode, work) {
+    return new Promise((resolve, reject) => {
+      const transaction = this.database.transaction("labels", mode);
+      const request = work(transaction.objectStore("labels"));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onerror = () => reject(transaction.error);
+      transaction.onabort = () => reject(transaction.error);
+    });
+  }
+
+  put(row) {
+    return this.#run("readwrite", (labels) => labels.put(row));
+  }
+
+  delete(id) {
+    return this.#run("readwrite", (labels) => labels.delete(id));
+  }
+
+  all() {
+    return this.#run("readonly", (labels) => labels.getAll());
+  }
+}
+
+/** Stands in where a browser refuses IndexedDB (some private windows): clicks live in the page. */
+class PageStore {
+  async put() {}
+  async delete() {}
+  async all() {
+    return [];
+  }
+}
+
+/** The store for one annotator; `durable` is false when clicks would not outlive a reload. */
+export async function openStore(annotator) {
+  try {
+    return { store: await DiskStore.open(`labels:${annotator}`), durable: true };
+  } catch (error) {
+    console.warn("IndexedDB is not available; clicks are kept in this page only.", error);
+    return { store: new PageStore(), durable: false };
+  }
+}
+
+/**
+ * A label row is `{id, assignment, token, label, rt_ms, at}`; `id` is the `client_label_id`.
+ * `send(rows)` delivers rows and resolves with the server's answer, or throws when it is not certain
+ * that the server has them; `onDelivered(rows, answer)` hears of each delivery.
+ */
+export class Outbox {
+  #store;
+  #send;
+  #rows = new Map();
+  #attempted = new Set();
+  #waiters = new Map();
+  #running = false;
+  #retryMs = FIRST_RETRY_MS;
+  #wake = () => {};
+
+  constructor(store, send, { onChange = () => {}, onDelivered = () => {} } = {}) {
+    this.#store = store;
+    this.#send = send;
+    this.onChange = onChange;
+    this.onDelivered = onDelivered;
+  }
+
+  /** Take up what an earlier page left behind; those rows may have been sent already. */
+  async open() {
+    const rows = await this.#store.all();
+    rows.sort((a, b) => a.at - b.at);
+    for (const row of rows) {
+      this.#rows.set(row.id, row);
+      this.#attempted.add(row.id);
+    }
+    this.onChange();
+    this.#run();
+    return rows.length;
+  }
+
+  get size() {
+    return this.#rows.size;
+  }
+
+  /** Assignments with a click on the way: they must not be released. */
+  assignments() {
+    return new Set([...this.#rows.values()].map((row) => row.assignment));
+  }
+
+  /** Keep a click and start sending it. Returns at once; the write to disk runs beside it. */
+  add(row) {
+    this.#rows.set(row.id, row);
+    this.#store.put(row).catch((error) => console.error("A click could not be saved.", error));
+    this.onChange();
+    this.#run();
+  }
+
+  /**
+   * Take a click back before it was ever sent: true. False when the server may know it already
+   * (then only the server can undo it, after `settled`).
+   */
+  async withdraw(id) {
+    if (!this.#rows.has(id) || this.#attempted.has(id)) return false;
+    await this.#drop([id]);
+    return true;
+  }
+
+  /** Wait until the server has answered for this click; at once when it already has. */
+  settled(id) {
+    if (!this.#rows.has(id)) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#waiters.set(id, [...(this.#waiters.get(id) ?? []), resolve]);
+    });
+  }
+
+  /** Wait until the server has answered for every click made so far. */
+  async drained() {
+    await Promise.all([...this.#rows.keys()].map((id) => this.settled(id)));
+  }
+
+  /** Try again now instead of at the end of the current pause. */
+  nudge() {
+    this.#retryMs = FIRST_RETRY_MS;
+    this.#wake();
+    this.#run();
+  }
+
+  async #drop(ids, notify = () => {}) {
+    for (const id of ids) {
+      this.#rows.delete(id);
+      this.#attempted.delete(id);
+    }
+    notify();
+    this.onChange();
+    // A row that stays on disk is only sent once more by the next page, and counted once.
+    const deletions = ids.map((id) => this.#store.delete(id));
+    await Promise.all(deletions).catch((error) => console.warn("A sent click stays.", error));
+    for (const id of ids) {
+      for (const resolve of this.#waiters.get(id) ?? []) resolve();
+      this.#waiters.delete(id);
+    }
+  }
+
+  async #run() {
+    if (this.#running) return;
+    this.#running = true;
+    while (this.#rows.size > 0) {
+      const rows = [...this.#rows.values()].slice(0, BATCH);
+      for (const row of rows) this.#attempted.add(row.id);
+      try {
+        await this.#deliver(rows);
+        this.#retryMs = FIRST_RETRY_MS;
+      } catch (error) {
+        console.warn(`${rows.length} clicks are waiting to be sent: ${error.message}`);
+        await this.#pause();
+      }
+    }
+    this.#running = false;
+  }
+
+  async #deliver(rows) {
+    const answer = await this.#send(rows);
+    const ids = rows.map((row) => row.id);
+    await this.#drop(ids, () => this.onDelivered(rows, answer));
+  }
+
+  async #pause() {
+    const wait = this.#retryMs * (0.5 + Math.random());
+    this.#retryMs = Math.min(this.#retryMs * 2, LAST_RETRY_MS);
+    await new Promise((resolve) => {
+      this.#wake = resolve;
+      setTimeout(resolve, wait);
+    });
+  }
+}
