@@ -1,0 +1,1 @@
+"""TDM-R1: prompts -> rollout -> groups -> rewards over HTTP -> update -> next policy."""

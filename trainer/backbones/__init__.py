@@ -1,0 +1,17 @@
+"""Backbones by name: what the trainer needs of a text-to-image model, and who provides it."""
+
+from __future__ import annotations
+
+from trainer.backbones.base import Backbone, Conditioning, LoadBackbone
+from trainer.backbones.sd3 import load_sd3
+from trainer.config import ComputeConfig, ModelConfig
+
+BACKBONES: dict[str, LoadBackbone] = {"sd3": load_sd3}
+
+
+def load_backbone(model: ModelConfig, compute: ComputeConfig) -> Backbone:
+    """Loads the frozen base named by `model.backbone` from the folder `model.path`."""
+    return BACKBONES[model.backbone](model, compute)
+
+
+__all__ = ["BACKBONES", "Backbone", "Conditioning", "LoadBackbone", "load_backbone"]

@@ -1,0 +1,146 @@
+"""Any folder in Stable Diffusion 3 layout: the embedded model, SD3, SD3.5-M (two CLIPs, maybe T5).
+
+Text is encoded by the stock pipeline's own `encode_prompt`, so an exported LoRA meets exactly the
+conditioning it was trained with. Refuses folders of another layout, with their reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from transformers.utils import logging as transformers_logging
+
+from trainer.backbones.base import Conditioning, torch_device, torch_dtype
+from trainer.config import ComputeConfig, ModelConfig
+from trainer.errors import ModelError
+from trainer.shapes import Images, LatentImages, PerSample
+
+UNTYPED: Any = diffusers  # the library carries no types
+# diffusers' timestep of an SD3 transformer is 1000 times the flow time.
+TIMESTEPS = 1000.0
+LORA_TARGETS = (
+    "attn.to_q",
+    "attn.to_k",
+    "attn.to_v",
+    "attn.to_out.0",
+    "attn.add_q_proj",
+    "attn.add_k_proj",
+    "attn.add_v_proj",
+    "attn.to_add_out",
+)
+
+
+class SD3Backbone:
+    """A frozen StableDiffusion3Pipeline; see `trainer.backbones.base.Backbone`."""
+
+    name: str = "sd3"
+    default_lora_targets: tuple[str, ...] = LORA_TARGETS
+
+    def __init__(
+        self,
+        pipeline: Any,  # a StableDiffusion3Pipeline; its parts carry no types
+        device: torch.device,
+        dtype: torch.dtype,
+        max_sequence_length: int,
+        resolution: int | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.device = device
+        self.dtype = dtype
+        self.max_sequence_length = max_sequence_length
+        self.network = pipeline.transformer
+        for part in (pipeline.transformer, pipeline.vae, *self._text_encoders()):
+            part.requires_grad_(False).eval()
+        pipeline.transformer.to(device, dtype)
+        pipeline.vae.to(device)
+        for encoder in self._text_encoders():
+            encoder.to(device)
+        config = pipeline.transformer.config
+        side = resolution // pipeline.vae_scale_factor if resolution else config.sample_size
+        self.latent_shape = (config.in_channels, side, side)
+
+    def _text_encoders(self) -> list[torch.nn.Module]:
+        p = self.pipeline
+        return [e for e in (p.text_encoder, p.text_encoder_2, p.text_encoder_3) if e is not None]
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """One row per prompt, by `StableDiffusion3Pipeline.encode_prompt`."""
+        tokens, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt=list(prompts),
+            prompt_2=None,
+            prompt_3=None,
+            device=self.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.max_sequence_length,
+        )
+        return Conditioning(tokens, pooled)
+
+    def velocity(self, x_t: LatentImages, t: PerSample, condition: Conditioning) -> LatentImages:
+        """v at time t in [0, 1]; inputs and result are fp32 whatever the network computes in."""
+        dtype = self.dtype
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            output = self.network(
+                hidden_states=x_t.to(dtype),
+                timestep=(t * TIMESTEPS).to(self.device),
+                encoder_hidden_states=condition.tokens.to(dtype),
+                pooled_projections=condition.pooled.to(dtype),
+                return_dict=False,
+            )[0]
+        velocity: LatentImages = output.float()
+        return velocity
+
+    @torch.no_grad()
+    def decode(self, latents: LatentImages) -> Images:
+        """RGB in [0, 1], by the pipeline's own scaling and post-processing."""
+        vae = self.pipeline.vae
+        scaled = latents.to(vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0)
+        decoded = vae.decode(scaled, return_dict=False)[0]
+        images: Images = (decoded.float() / 2 + 0.5).clamp(0, 1)
+        return images
+
+
+def load_sd3(model: ModelConfig, compute: ComputeConfig) -> SD3Backbone:
+    """Loads `model.path`; every part comes from the folder, nothing from a hub."""
+    path = Path(model.path)
+    absent = _absent_parts(path)
+    device, dtype = torch_device(compute), torch_dtype(compute)
+    # A T5-XXL in fp32 takes 19 GB; on a CPU the text encoders are small and run once per prompt.
+    text_dtype = dtype if device.type == "cuda" else torch.float32
+    UNTYPED.utils.logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        pipeline = UNTYPED.StableDiffusion3Pipeline.from_pretrained(
+            str(path),
+            **absent,
+            local_files_only=True,
+            dtype={"transformer": dtype, "vae": torch.float32, "default": text_dtype},
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} does not load as a StableDiffusion3Pipeline: {error}") from error
+    return SD3Backbone(pipeline, device, dtype, model.max_sequence_length, model.resolution)
+
+
+def _absent_parts(path: Path) -> dict[str, None]:
+    """The parts the folder's index declares empty (a model without T5): the loader wants them said.
+
+    Refuses folders that are not in SD3 layout.
+    """
+    file = path / "model_index.json"
+    if not file.is_file():
+        raise ModelError(
+            f"{path} holds no model_index.json, so it is no diffusers pipeline folder; "
+            "point model.path (or --model) at one, such as trainer/tiny/weights"
+        )
+    index = json.loads(file.read_text())
+    name = index.get("_class_name")
+    if name != "StableDiffusion3Pipeline":
+        raise ModelError(
+            f"{path} is a {name}; model.backbone = 'sd3' needs a StableDiffusion3Pipeline"
+        )
+    return {part: None for part, source in index.items() if source == [None, None]}

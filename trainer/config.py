@@ -1,0 +1,276 @@
+"""One typed, frozen configuration tree: every value the trainer uses has its home here.
+
+`load_config(path, overrides)` reads TOML and applies `--set a.b=c`; an unknown key is an error that
+names the nearest known one. Refuses combinations that cannot work, at load time, with the remedy.
+The switches are those of TDM-R1 (arXiv 2603.07700) and its ablations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trainer.config_reading import apply_override, read_toml, validate
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Betas = tuple[Fraction, Fraction]
+TimeRange = Literal["full", "segment"]
+
+
+class Section(BaseModel):
+    """A part of the tree: immutable, unknown keys forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class RunConfig(Section):
+    """What the run is called, where it lives, how long it lasts."""
+
+    name: str = Field(default="tdm-r1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    folder: Path = Path("runs")
+    seed: Annotated[int, Field(ge=0)] = 0
+    iterations: Count = 400
+    time_budget_minutes: Positive | None = None  # training stops when this is spent, if earlier
+    checkpoint_every: Count = 50
+    images_every: Count = 25
+    live_view: bool = True
+
+
+class ModelConfig(Section):
+    """The frozen base and the LoRAs that training starts from."""
+
+    path: Path = Path("trainer/tiny/weights")
+    backbone: Literal["sd3"] = "sd3"
+    student_lora: Path | None = None  # the few-step start; None: the generator starts as teacher
+    fake_lora: Path | None = None  # its fake score; None: the fake score starts as the student
+    max_sequence_length: Count = 1  # T5 tokens; a model without T5 gets as many zero tokens
+    resolution: Count | None = None  # pixels; None: what the model was made for
+
+
+class LoraConfig(Section):
+    """Shape of adapters that start from nothing; loaded ones keep the shape of their file."""
+
+    rank: Count = 32
+    alpha: Positive | None = None  # None: equal to the rank (scale 1)
+    targets: tuple[str, ...] | None = None  # module name endings; None: the backbone's attention
+
+    @property
+    def scale_alpha(self) -> float:
+        """alpha with its default filled in."""
+        return float(self.rank) if self.alpha is None else self.alpha
+
+
+class ComputeConfig(Section):
+    """Where and in which precision the network runs."""
+
+    device: str = "auto"
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on CUDA, fp32 elsewhere
+    threads: Count | None = None
+    micro_batch: Count | None = None  # samples per network call; None: all at once
+    merge_adapters: Literal["auto", "never"] = "auto"  # fold adapters for passes without gradient
+
+
+class ServerConfig(Section):
+    """The reward server and how far training may run ahead of it."""
+
+    url: str = "http://127.0.0.1:8000"
+    api_key_env: str = "REWARD_API_KEY"  # the environment variable that holds the key
+    window: Count = 2  # batches of groups rolled out and not yet consumed, this one included
+    retry_budget_s: Positive = 600.0  # an unreachable server is retried this long
+
+
+class PromptSet(Section):
+    """One file of prompts, the reward that scores it, and its share of the groups."""
+
+    file: Path
+    reward: str
+    share: Positive = 1.0
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
+class HeldoutConfig(Section):
+    """A small fixed probe (prompts and noise never change), scored through the server."""
+
+    every: Annotated[int, Field(ge=0)] = 25  # iterations; 0: no probe
+    prompts: tuple[PromptSet, ...] = ()
+    count: Count = 64  # prompts in all, shared out like training prompts
+    samples: Count = 1  # images per prompt
+
+
+class RolloutConfig(Section):
+    """How the generator samples."""
+
+    k_steps: Count = 4
+    flow_shift: Positive = 2.0
+    mode: Literal["deterministic", "stochastic"] = "deterministic"
+    weights: Literal["current", "ema"] = "current"
+
+
+class GroupsConfig(Section):
+    """Groups of samples of one prompt, and what happens when scores come late."""
+
+    size: Annotated[int, Field(ge=2)] = 8
+    per_step: Count = 8
+    advantage_std: Literal["group", "batch"] = "group"
+    min_valid: Annotated[int, Field(ge=2)] = 2
+    dead_std: NotNegative = 1e-3  # of the reward's range [0, 1]; below it a group says nothing
+    phi_epochs: Count = 1  # passes of the surrogate over each scored batch
+    max_staleness: Annotated[int, Field(ge=0)] = 8  # versions; older groups train phi alone
+    max_idle_updates: Annotated[int, Field(ge=0)] = 0  # fake + KL updates while nothing is scored
+
+
+class TargetConfig(Section):
+    """The denoising target at re-noised times, common to surrogate and fake score."""
+
+    kind: Literal["mixed", "bridge"] = "mixed"
+    importance_weight: bool = True
+    t_min_gap: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
+    t_max: Annotated[float, Field(gt=0, lt=1)] = 0.98
+
+
+class SurrogateConfig(Section):
+    """phi, the surrogate reward parameterised as a diffusion model (Eq. 8/9)."""
+
+    lr: Positive = 4e-5
+    betas: Betas = (0.9, 0.99)
+    updates: Count = 1  # per iteration; each redraws (j, t) and noise
+    t_range: TimeRange = "full"
+    beta: Positive = 100.0
+    beta_time: Literal["none", "paper"] = "none"  # paper: times (T - t_k), normalised to 1 - s
+    weight_norm: Positive = 1.0  # divides the loss weight w; 0.08 matches a mean-normalised w
+    kl: NotNegative = 0.01
+    kl_anchor: Literal["reference", "teacher"] = "teacher"
+    clip: Positive | None = None
+    ema: Fraction = 0.98  # the smoothed phi used for g_r; 0: phi itself
+
+
+class ReferenceConfig(Section):
+    """What phi is compared with. ema: trails phi; static: the teacher; fake: the fake score."""
+
+    kind: Literal["static", "ema", "hybrid", "fake"] = "static"
+    decay: Fraction = 0.97
+    mix: Annotated[float, Field(gt=0, lt=1)] = 0.5  # hybrid: this share of ema, the rest teacher
+
+
+class FakeConfig(Section):
+    """The score of the generator's own distribution (Eq. 1)."""
+
+    lr: Positive = 2e-4
+    betas: Betas = (0.0, 0.99)
+    updates: Count = 1
+    t_range: TimeRange = "full"
+
+
+class GeneratorConfig(Section):
+    """The few-step generator (Eq. 10/11)."""
+
+    lr: Positive = 4e-5
+    betas: Betas = (0.0, 0.99)
+    t_range: TimeRange = "full"
+    ema: Fraction = 0.99
+    teacher_cfg: Annotated[float, Field(ge=1)] = 4.0
+    frozen: Annotated[int, Field(ge=0)] = 10  # iterations before its first update
+    warmup: Annotated[int, Field(ge=0)] = 50  # iterations before g_r is used
+    ratio: Literal["fixed", "norm_ema", "norm_batch"] = "fixed"
+    rho: NotNegative = 2.0  # fixed: factor of g_r; norm_*: wanted |g_r| / |g_kl|
+    ratio_cap: Positive | None = 3.0  # fixed: |rho g_r| stays below this times |g_kl|
+    norm_decay: Fraction = 0.98  # norm_ema: smoothing of the two norms
+    norm_floor: NotNegative = 0.05  # norm_*: |g_r| counts as at least this times |g_kl|
+
+
+class OptimizerConfig(Section):
+    """AdamW for every role, and the learning-rate schedule over the run."""
+
+    weight_decay: NotNegative = 0.01
+    eps: Positive = 1e-8
+    grad_norm: Positive = 1.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    final_lr: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the rate left at the end
+
+
+class Config(Section):
+    """The whole run."""
+
+    method: Literal["tdm_r1", "tdm_only"] = "tdm_r1"
+    run: RunConfig = RunConfig()
+    model: ModelConfig = ModelConfig()
+    lora: LoraConfig = LoraConfig()
+    compute: ComputeConfig = ComputeConfig()
+    server: ServerConfig = ServerConfig()
+    prompts: tuple[PromptSet, ...] = ()
+    heldout: HeldoutConfig = HeldoutConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    groups: GroupsConfig = GroupsConfig()
+    target: TargetConfig = TargetConfig()
+    surrogate: SurrogateConfig = SurrogateConfig()
+    reference: ReferenceConfig = ReferenceConfig()
+    fake: FakeConfig = FakeConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        for problem in cross_field_problems(self):
+            raise ValueError(problem)
+        return self
+
+
+def cross_field_problems(config: Config) -> list[str]:
+    """Combinations that load but cannot train, each with its remedy."""
+    c, problems = config, []
+    if c.groups.min_valid > c.groups.size:
+        problems.append(
+            f"groups.min_valid = {c.groups.min_valid} exceeds groups.size = {c.groups.size}: "
+            "no group could ever be used; lower min_valid"
+        )
+    if c.target.kind == "bridge" and c.target.t_min_gap <= 0:
+        problems.append(
+            "target.kind = 'bridge' is singular at t = s; set target.t_min_gap above 0 (0.02)"
+        )
+    moving = c.reference.kind in ("ema", "hybrid")
+    if moving and c.surrogate.ema >= c.reference.decay:
+        problems.append(
+            f"surrogate.ema = {c.surrogate.ema} is not faster than reference.decay = "
+            f"{c.reference.decay}: the reward's sign would flip; set surrogate.ema = 0"
+        )
+    if c.reference.kind == "ema" and c.surrogate.kl_anchor == "teacher" and c.surrogate.kl > 0.01:
+        problems.append(
+            f"surrogate.kl = {c.surrogate.kl} ties phi to the frozen teacher while the reference "
+            "moves, and the reward force dies; set surrogate.kl_anchor = 'reference'"
+        )
+    if c.generator.ratio == "norm_batch" and c.generator.norm_floor <= 0:
+        problems.append(
+            "generator.ratio = 'norm_batch' divides by |g_r|; set generator.norm_floor above 0"
+        )
+    first = time_grid_first(c.rollout.k_steps, c.rollout.flow_shift)
+    if first + c.target.t_min_gap >= c.target.t_max:
+        problems.append(
+            f"the first step ends at t = {first:.3f}, which leaves no time between it + "
+            f"target.t_min_gap and target.t_max = {c.target.t_max}; lower rollout.flow_shift or "
+            "rollout.k_steps, or raise target.t_max"
+        )
+    return problems
+
+
+def time_grid_first(k_steps: int, shift: float) -> float:
+    """T_1, where the first step of the student's grid ends (see `trainer.flow.time_grid`)."""
+    t = 1.0 - 1.0 / k_steps
+    return shift * t / (1.0 + (shift - 1.0) * t)
+
+
+def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:
+    """Reads a TOML file (None: all defaults) and applies overrides like "surrogate.lr=1e-4".
+
+    Paths of prompt files, models and LoRAs are taken as written, from the working directory.
+    Raises ConfigError naming the key, the value and the nearest known key.
+    """
+    tree = read_toml(Path(path)) if path is not None else {}
+    for override in overrides:
+        apply_override(tree, override)
+    return validate(Config, tree)

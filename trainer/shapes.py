@@ -1,0 +1,19 @@
+"""Names for tensor shapes, so that signatures say them and tests can check them.
+
+`*dims` is (channels, height, width) of a latent, or any shape at all in the pure maths.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Latents = Float[Tensor, "batch *dims"]
+Knots = Float[Tensor, "knots batch *dims"]
+PerStep = Float[Tensor, "steps batch *dims"]
+PerSample = Float[Tensor, "batch"]
+Steps = Int[Tensor, "batch"]
+LatentImages = Float[Tensor, "batch c h w"]
+Images = Float[Tensor, "batch 3 height width"]
+Tokens = Float[Tensor, "batch length width"]
+Pooled = Float[Tensor, "batch pooled"]
