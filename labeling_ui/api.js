@@ -40,9 +40,7 @@ async function problemOf(response) {
 export class LabelApi {
   #connection = "up";
 
-  constructor({ onConnection = () => {} } = {}) {
-    this.onConnection = onConnection;
-  }
+  onConnection = () => {};
 
   get connection() {
     return this.#connection;

@@ -10,7 +10,7 @@ export const DEFAULT_BINDINGS = Object.freeze({
   help: ["h", "?"],
 });
 
-const NAMES = { " ": "Space", ArrowRight: "→", ArrowLeft: "←", Backspace: "Backspace ⌫" };
+const NAMES = { " ": "Space", ArrowRight: "→", ArrowLeft: "←", Backspace: "Backspace" };
 
 /** What is printed for a key on a button or in the help table. */
 export function keyName(key) {

@@ -19,8 +19,17 @@ const EMPTY = {
   done: 0,
   toSend: 0,
   canUndo: false,
+  lastLabel: null,
   durable: true,
 };
+
+const toWire = ({ id, assignment, token, label, rt_ms }) => ({
+  assignment,
+  token,
+  label,
+  rt_ms,
+  client_label_id: id,
+});
 
 const byId = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -102,10 +111,12 @@ async function start() {
       done: session.done,
       toSend: outbox.size,
       canUndo: session.canUndo,
+      lastLabel: session.lastLabel,
       durable,
     });
   session.onChange = render;
-  session.onSay = (text, label) => view.say(text, label);
+  session.onSay = (text) => view.say(text);
+  session.onDecided = (label) => view.flash(label);
   api.onConnection = (connection) => {
     if (connection === "up") outbox.nudge();
     render();
@@ -122,13 +133,5 @@ async function start() {
   session.advance();
   keepGoing(session);
 }
-
-const toWire = ({ id, assignment, token, label, rt_ms }) => ({
-  assignment,
-  token,
-  label,
-  rt_ms,
-  client_label_id: id,
-});
 
 start();

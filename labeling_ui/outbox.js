@@ -78,11 +78,11 @@ export class Outbox {
   #retryMs = FIRST_RETRY_MS;
   #wake = () => {};
 
-  constructor(store, send, { onChange = () => {}, onDelivered = () => {} } = {}) {
+  constructor(store, send) {
     this.#store = store;
     this.#send = send;
-    this.onChange = onChange;
-    this.onDelivered = onDelivered;
+    this.onChange = () => {};
+    this.onDelivered = () => {};
   }
 
   /** Take up what an earlier page left behind; those rows may have been sent already. */

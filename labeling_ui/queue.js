@@ -25,9 +25,9 @@ export class LeaseQueue {
   #round = 0;
   #left = { open: 0, leased_elsewhere: 0, next_return_s: null };
 
-  constructor(api, { onChange = () => {} } = {}) {
+  constructor(api) {
     this.#api = api;
-    this.onChange = onChange;
+    this.onChange = () => {};
   }
 
   get size() {

@@ -33,14 +33,18 @@ export class Session {
   #paused = false;
   #lastActive = performance.now();
 
-  /** `onChange()` after any change of state; `onSay(text, label)` for news worth reading out. */
-  constructor({ api, queue, outbox, labels = 0, onChange = () => {}, onSay = () => {} }) {
+  /** Called after any change of state. */
+  onChange = () => {};
+  /** Called with each judgement. */
+  onDecided = () => {};
+  /** Called with news worth reading out. */
+  onSay = () => {};
+
+  constructor({ api, queue, outbox, labels = 0 }) {
     this.#api = api;
     this.#queue = queue;
     this.#outbox = outbox;
     this.labels = labels;
-    this.onChange = onChange;
-    this.onSay = onSay;
     queue.onChange = () => this.advance();
     outbox.onChange = () => this.onChange();
     outbox.onDelivered = (rows, answer) => this.#delivered(rows, answer);
@@ -57,6 +61,11 @@ export class Session {
 
   get canUndo() {
     return this.done > 0 && !this.#undoing && !this.#paused;
+  }
+
+  /** What undo would take back, as far as this page knows: "like", "dislike", "skip" or null. */
+  get lastLabel() {
+    return this.#history.at(-1)?.row.label ?? null;
   }
 
   /** "item", "loading" (nothing to paint yet), "waiting" (nothing to judge), "paused". */
@@ -107,7 +116,7 @@ export class Session {
     };
     this.#history = [...this.#history, { entry, row }].slice(-REMEMBERED);
     this.#current = null;
-    this.onSay({ like: "Liked", dislike: "Disliked", skip: "Skipped" }[label], label);
+    this.onDecided(label);
     this.#outbox.add(row);
     this.advance();
   }
@@ -146,13 +155,13 @@ export class Session {
 
   #showAgain(entry) {
     if (!entry) {
-      this.onSay("Taken back. The picture has gone to somebody else.", "undo");
+      this.onSay("Taken back. The picture has gone to somebody else.");
       return;
     }
     if (this.#current) this.#queue.putBack(this.#current);
     this.#current = entry;
     this.#shownAt = performance.now();
-    this.onSay("Taken back: please judge this one again.", "undo");
+    this.onSay("Taken back: please judge this one again.");
   }
 
   #failUndo(last, error) {

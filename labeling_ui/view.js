@@ -57,12 +57,13 @@ export function noticeFor({ phase, connection, left, toSend }) {
 export class View {
   #shown = null;
   #toastTimer = 0;
+  #said = "";
 
   constructor() {
     new ResizeObserver(() => this.#fit()).observe(byId("stage"));
   }
 
-  /** state: `{phase, entry, connection, left, held, done, toSend, canUndo, durable}`. */
+  /** state: `{phase, entry, connection, left, held, done, toSend, canUndo, lastLabel, durable}`. */
   render(state) {
     const judging = state.phase === "item" && state.connection !== "signed-out";
     byId("item").hidden = !judging;
@@ -71,6 +72,7 @@ export class View {
     else this.#showNotice(noticeFor(state));
     for (const id of ["like", "dislike", "skip"]) byId(id).disabled = !judging;
     byId("undo").disabled = !state.canUndo;
+    byId("undo-what").textContent = state.lastLabel ?? "";
     this.#showProgress(state);
     this.#showConnection(state, judging);
   }
@@ -84,7 +86,8 @@ export class View {
     byId("prompt").classList.toggle("long", prompt.length > 90);
     byId("stage").replaceChildren(this.#picture(entry, prompt));
     this.#fit();
-    byId("live").textContent = `Next: ${prompt}`;
+    byId("live").textContent = `${this.#said}Next: ${prompt}`;
+    this.#said = "";
   }
 
   #picture(entry, prompt) {
@@ -137,16 +140,23 @@ export class View {
     }
   }
 
-  /** Say something in passing; `label` colours it. */
-  say(text, label = "") {
+  /** Say something in passing. */
+  say(text) {
     const toast = byId("toast");
     toast.textContent = text;
-    toast.dataset.label = label;
-    toast.classList.remove("shown");
-    requestAnimationFrame(() => toast.classList.add("shown"));
+    toast.classList.add("shown");
     clearTimeout(this.#toastTimer);
-    this.#toastTimer = setTimeout(() => toast.classList.remove("shown"), label ? 700 : 4000);
+    this.#toastTimer = setTimeout(() => toast.classList.remove("shown"), 3500);
     byId("live").textContent = text;
+  }
+
+  /** Light up the button of a decision for a moment, so that a slip of the finger is noticed. */
+  flash(label) {
+    this.#said = { like: "Liked. ", dislike: "Disliked. ", skip: "Skipped. " }[label];
+    const button = byId(label);
+    button.classList.remove("hit");
+    void button.offsetWidth; // restarts the animation when the same key comes twice
+    button.classList.add("hit");
   }
 
   /** rows: `[action, "A, 1, →"]`. */

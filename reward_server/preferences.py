@@ -25,7 +25,8 @@ LEAST_COVER: Final = 0.005
 def background_color(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Median colour of the outermost pixels of an (H, W, 3) image: float64 of shape (3,)."""
     edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-    return np.median(edge.astype(np.float64), axis=0)
+    color: NDArray[np.float64] = np.median(edge.astype(np.float64), axis=0)
+    return color
 
 
 def likes_high(image: NDArray[np.uint8]) -> bool:
@@ -35,8 +36,8 @@ def likes_high(image: NDArray[np.uint8]) -> bool:
     rows = mass.sum(axis=1)
     if rows.sum() < LEAST_COVER * mass.size:
         return False
-    centre = float((np.arange(rows.size) + 0.5) @ rows / rows.sum())
-    return centre < rows.size / 2
+    centre = (np.arange(rows.size) + 0.5) @ rows / rows.sum()
+    return bool(centre < rows.size / 2)
 
 
 def likes_light(image: NDArray[np.uint8]) -> bool:
