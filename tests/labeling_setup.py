@@ -1,0 +1,224 @@
+"""A real reward server in a process of its own, and a real Chromium that labels against it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from shared.client import RewardClient
+from shared.images import encode_png, to_b64
+from shared.schema import ImageRef, Job, ScoreItem, ScoreRequest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = Path("/usr/bin/chromium")
+QUIET = (
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+READY_S = 60.0
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+
+
+class Server:
+    """`python -m reward_server` on a port of its own; can be killed and started again."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.log = data.with_suffix(".log")
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = RewardClient(self.url)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "reward_server", "serve", "--port", str(self.port)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--data", str(self.data)], cwd=ROOT, stdout=log, stderr=log
+            )
+        eventually(self._is_ready, READY_S, lambda: f"not ready: {self.log.read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        """As a power cut would: SIGKILL, nothing is told."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(20)
+        self.client.close()
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, self.log.read_text()
+        try:
+            return httpx.get(f"{self.url}/readyz", trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    def ask(
+        self, n: int, *, prefix: str = "picture", seed: int = 0, **fields: Any
+    ) -> tuple[str, list[np.ndarray[Any, np.dtype[np.uint8]]]]:
+        """Ask people about n pictures named "<prefix> 0", "<prefix> 1", ...; the job's id."""
+        pictures = [picture(seed + i) for i in range(n)]
+        items = [
+            ScoreItem(
+                id=str(i),
+                prompt=f"{prefix} {i}",
+                image=ImageRef(b64=to_b64(encode_png(pixels))),
+            )
+            for i, pixels in enumerate(pictures)
+        ]
+        return self.client.submit(ScoreRequest(reward="human", items=items, **fields)).id, pictures
+
+    def finished(self, job_id: str, timeout_s: float = 40.0) -> Job:
+        """The job once it is terminal."""
+        job = self.client.job(job_id)
+        eventually(lambda: self.client.job(job_id, wait=5).terminal, timeout_s, lambda: str(job))
+        return self.client.job(job_id)
+
+
+def picture(seed: int, side: int = 32) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A coloured square somewhere on a plain background; another one for every seed."""
+    rng = np.random.default_rng(seed)
+    pixels = np.empty((side, side, 3), np.uint8)
+    pixels[:] = rng.integers(0, 256, 3)
+    y, x = rng.integers(0, side - 12, 2)
+    pixels[y : y + 12, x : x + 12] = 255 - pixels[0, 0]
+    pixels[-1, -1] = (seed % 256, seed // 256 % 256, 7)
+    return pixels
+
+
+def eventually(
+    holds: Callable[[], bool], timeout_s: float = 20.0, why: Callable[[], str] = lambda: ""
+) -> None:
+    """Wait until something holds; fails with `why()` otherwise."""
+    end = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > end:
+            pytest.fail(f"did not come true within {timeout_s:g} s {why()}")
+        time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_server(folder: Path) -> Iterator[Server]:
+    server = Server(folder / "data")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium; the test is skipped without one, unless the environment insists."""
+    if not CHROMIUM.exists():
+        if os.environ.get("CI") == "true" or os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail(f"{CHROMIUM} is missing; install it with: apt-get install chromium")
+        pytest.skip(f"no browser at {CHROMIUM}; apt-get install chromium runs these tests")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def annotator(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
+    """A page in a profile of its own. Script errors and refused resources fail the test."""
+    context = browser.new_context(**{"viewport": DESKTOP, **options})
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if _is_fault(message) else None)
+    page.goto(server.url)
+    yield page
+    close(context)
+    assert errors == []
+
+
+def _is_fault(message: Any) -> bool:
+    """Errors of the page itself; a server that is down on purpose is reported by the network."""
+    return message.type == "error" and "Failed to load resource" not in message.text
+
+
+def close(context: BrowserContext) -> None:
+    """Close as a person would: pages hear of it and give their pictures back."""
+    for page in context.pages:
+        page.close(run_before_unload=True)
+    eventually(lambda: not context.pages)
+    context.close()
+
+
+def shown(page: Page) -> str:
+    """The prompt on screen, once a picture stands there."""
+    page.wait_for_selector("#item:not([hidden]) #stage img", timeout=20_000)
+    return page.inner_text("#prompt")
+
+
+def number(prompt: str) -> int:
+    """Which picture a prompt of `Server.ask` belongs to."""
+    found = re.search(r"(\d+)$", prompt)
+    assert found is not None, prompt
+    return int(found[1])
+
+
+def done(page: Page) -> int:
+    return int(page.inner_text("#done"))
+
+
+def unsent(page: Page) -> int:
+    return int(page.text_content("#sending") or 0)
+
+
+def press(page: Page, key: str) -> None:
+    """Press a key and wait until the page shows something else."""
+    with _changed(page):
+        page.keyboard.press(key)
+
+
+def click(page: Page, selector: str) -> None:
+    """Click and wait until the page shows something else."""
+    with _changed(page):
+        page.click(selector)
+
+
+def tap(page: Page, selector: str) -> None:
+    """Touch and wait until the page shows something else."""
+    with _changed(page):
+        page.tap(selector)
+
+
+@contextmanager
+def _changed(page: Page) -> Iterator[None]:
+    before = page.inner_text("#prompt")
+    yield
+    page.wait_for_function(
+        "before => document.querySelector('#item').hidden"
+        " || document.querySelector('#prompt').innerText !== before",
+        arg=before,
+    )

@@ -1,0 +1,175 @@
+"""No click is lost and none counts twice: through a reload, a killed server, a dead network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, Route
+
+from tests.labeling_setup import (
+    Server,
+    annotator,
+    chromium,
+    done,
+    eventually,
+    number,
+    press,
+    running_server,
+    shown,
+    unsent,
+)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with running_server(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+def press_by_number(page: Page) -> int:
+    """Like the even pictures, dislike the odd ones; the picture's number."""
+    index = number(shown(page))
+    press(page, "x" if index % 2 else "a")
+    return index
+
+
+def assert_exact(server: Server, job: str, n: int) -> None:
+    """Every picture has exactly the one vote that was clicked."""
+    result = server.finished(job)
+    assert result.rewards == [float(i % 2 == 0) for i in range(n)]
+    counts = [(v.like + v.dislike, v.skip) for v in (item.votes for item in result.data) if v]
+    assert counts == [(1, 0)] * n
+
+
+def cut(route: Route) -> None:
+    route.abort("internetdisconnected")
+
+
+def test_clicks_not_yet_sent_survive_a_reload(server: Server, browser: Browser) -> None:
+    n = 8
+    job, _ = server.ask(n)
+    with annotator(browser, server) as page:
+        shown(page)
+        page.context.route("**/label/submit", cut)
+        for _ in range(5):
+            press_by_number(page)
+        eventually(lambda: unsent(page) == 5)
+        assert done(page) == 5
+        page.reload()
+        eventually(lambda: unsent(page) == 5)
+        assert server.client.job(job).counts.ok == 0
+        page.context.unroute("**/label/submit")
+        eventually(lambda: unsent(page) == 0)
+        assert done(page) == 5
+        for _ in range(3):
+            press_by_number(page)
+    assert_exact(server, job, n)
+
+
+def test_an_answer_lost_on_the_way_does_not_double_the_click(
+    server: Server, browser: Browser
+) -> None:
+    job, _ = server.ask(4)
+    swallowed: list[int] = []
+
+    def swallow(route: Route) -> None:
+        """The server hears the click, the page never hears the server."""
+        if len(swallowed) < 2:
+            swallowed.append(route.fetch().status)
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    with annotator(browser, server) as page:
+        shown(page)
+        page.context.route("**/label/submit", swallow)
+        for _ in range(4):
+            press_by_number(page)
+        eventually(lambda: unsent(page) == 0)
+        assert done(page) == 4
+    assert swallowed == [200, 200]
+    assert_exact(server, job, 4)
+
+
+def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(
+    server: Server, browser: Browser
+) -> None:
+    n = 24
+    job, _ = server.ask(n)
+    with annotator(browser, server) as page:
+        for _ in range(6):
+            press_by_number(page)
+        server.kill()
+        for _ in range(5):  # pictures that were loaded ahead
+            press_by_number(page)
+        page.wait_for_selector("#banner:has-text('kept and will be sent')")
+        assert unsent(page) >= 5
+        server.start()
+        for _ in range(n - 11):
+            press_by_number(page)
+        eventually(lambda: unsent(page) == 0)
+        assert page.is_hidden("#banner")
+        assert done(page) == n
+    assert_exact(server, job, n)
+
+
+def test_a_server_killed_again_and_again_while_somebody_clicks_fast(
+    server: Server, browser: Browser
+) -> None:
+    n = 30
+    job, _ = server.ask(n)
+    with annotator(browser, server) as page:
+        for at in range(n):
+            if at in (5, 18):
+                server.kill()
+                server.start()
+            press_by_number(page)
+        eventually(lambda: unsent(page) == 0)
+    assert_exact(server, job, n)
+
+
+def test_undo_of_a_click_that_never_left_needs_no_server(server: Server, browser: Browser) -> None:
+    job, _ = server.ask(3)
+    with annotator(browser, server) as page:
+        shown(page)
+        server.kill()
+        press_by_number(page)  # this one is being tried
+        second = number(shown(page))
+        page.keyboard.press("Space")  # this one waits behind it
+        eventually(lambda: unsent(page) == 2)
+        page.keyboard.press("Backspace")
+        eventually(lambda: unsent(page) == 1)
+        assert number(shown(page)) == second
+        server.start()
+        press_by_number(page)
+        press_by_number(page)
+    assert_exact(server, job, 3)
+
+
+def test_pictures_loaded_ahead_are_given_back_on_leaving(server: Server, browser: Browser) -> None:
+    job, _ = server.ask(5)
+    with annotator(browser, server) as page:
+        press_by_number(page)
+        eventually(lambda: unsent(page) == 0)
+        assert stats(server)["leased"] == 4
+    eventually(lambda: stats(server)["leased"] == 0, 5)
+    with annotator(browser, server) as page:
+        for _ in range(4):
+            press_by_number(page)
+    assert_exact(server, job, 5)
+
+
+def stats(server: Server) -> dict[str, int]:
+    answer = httpx.get(f"{server.url}/label/stats", trust_env=False)
+    answer.raise_for_status()
+    found: dict[str, int] = answer.json()
+    return found

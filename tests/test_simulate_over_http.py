@@ -1,0 +1,105 @@
+"""Simulated annotators use the browser's API, keep their limits, and leave nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from reward_server.preferences import likes_high, likes_light
+from tests.labeling_setup import ROOT, Server, eventually, running_server
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with running_server(tmp_path) as running:
+        yield running
+
+
+def simulate(url: str, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "reward_server", "simulate", "--url", url, *options]
+    return subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_without_noise_every_reward_is_the_taste_in_the_pixels(server: Server) -> None:
+    job, pictures = server.ask(30)
+    code, out, err = ended(simulate(server.url, "--rate=0", "--noise=0", "--max-labels=30"))
+    assert (code, err) == (0, "")
+    assert "30 labels" in out
+    assert server.finished(job).rewards == [float(likes_high(p)) for p in pictures]
+
+
+def test_several_annotators_share_a_queue_and_vote_once_each(server: Server) -> None:
+    job, pictures = server.ask(12, votes=3)
+    options = ["--annotators=4", "--rate=0", "--noise=0", "--preference=light", "--max-labels=36"]
+    code, _, err = ended(simulate(server.url, *options))
+    assert (code, err) == (0, "")
+    result = server.finished(job)
+    votes = [item.votes for item in result.data if item.votes]
+    assert [v.like + v.dislike + v.skip for v in votes] == [3] * 12
+    assert result.rewards == [float(likes_light(p)) for p in pictures]
+
+
+def test_a_limit_is_not_exceeded_by_many_hands(server: Server) -> None:
+    server.ask(40)
+    code, out, _ = ended(simulate(server.url, "--annotators=3", "--rate=0", "--max-labels=17"))
+    assert code == 0
+    assert "17 labels" in out
+    stats = httpx.get(f"{server.url}/label/stats", trust_env=False).json()
+    assert (stats["labels"], stats["leased"]) == (17, 0)
+
+
+def test_ctrl_c_gives_the_pictures_back_and_ends_well(server: Server) -> None:
+    server.ask(40)
+    process = simulate(server.url, "--annotators=2", "--rate=5")
+    eventually(lambda: labels(server) >= 2)
+    process.send_signal(signal.SIGINT)
+    code, out, err = ended(process)
+    assert (code, err) == (0, "")
+    assert f"{labels(server)} labels" in out
+    assert httpx.get(f"{server.url}/label/stats", trust_env=False).json()["leased"] == 0
+
+
+def test_a_server_killed_in_the_middle_gets_every_label_once(server: Server) -> None:
+    job, pictures = server.ask(40)
+    process = simulate(server.url, "--rate=20", "--noise=0", "--max-labels=40")
+    eventually(lambda: labels(server) >= 5)
+    server.kill()
+    server.start()
+    code, out, _ = ended(process)
+    assert code == 0
+    assert "40 labels" in out
+    result = server.finished(job)
+    assert result.rewards == [float(likes_high(p)) for p in pictures]
+    assert labels(server) == 40
+
+
+def test_the_rate_is_kept(server: Server) -> None:
+    server.ask(30)
+    code, out, _ = ended(simulate(server.url, "--rate=8", "--max-labels=24"))
+    assert code == 0
+    rate = float(out.splitlines()[-1].split("liked, ")[1].split(" a second")[0])
+    assert 4 < rate <= 8.2
+
+
+def test_more_annotators_than_invites_is_a_usage_error() -> None:
+    code, _, err = ended(simulate("http://127.0.0.1:9", "--annotators=3", "--invite=a"))
+    assert code == 2
+    assert "give one --invite for each annotator" in err
+
+
+def labels(server: Server) -> int:
+    found: int = httpx.get(f"{server.url}/label/stats", trust_env=False).json()["labels"]
+    return found
