@@ -1,0 +1,63 @@
+"""Images on disk, named by their SHA-256: written once, atomically, never changed.
+
+Knows bytes and hashes only; what is an image and who may see it is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from shared.images import sha256_hex
+
+
+class Blobs:
+    """A folder of content-addressed files; ``sync`` flushes each to the disk before it counts."""
+
+    def __init__(self, root: Path, *, sync: bool = False) -> None:
+        self.root = root
+        self._sync = sync
+        root.mkdir(parents=True, exist_ok=True)
+
+    def path(self, sha256: str) -> Path:
+        """Where the image of that hash is, or would be.
+
+        Raises:
+            ValueError: not a lower-case hex SHA-256, hence not a path either.
+        """
+        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+            raise ValueError(f"{sha256!r} is no SHA-256 in lower-case hex")
+        return self.root / sha256[:2] / sha256
+
+    def put(self, data: bytes) -> str:
+        """Store ``data`` and return its hash; the same bytes again cost nothing.
+
+        Raises:
+            OSError: the disk is full or not writable; nothing is left behind.
+        """
+        sha256 = sha256_hex(data)
+        path = self.path(sha256)
+        if path.exists():
+            return sha256
+        path.parent.mkdir(exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                if self._sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(scratch, path)
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
+        return sha256
+
+    def get(self, sha256: str) -> bytes:
+        """Bytes stored under a hash.
+
+        Raises:
+            FileNotFoundError: nothing is.
+        """
+        return self.path(sha256).read_bytes()

@@ -1,0 +1,266 @@
+"""Jobs in the store: accepting, reading, settling, cancelling, acknowledging.
+
+Every function is one transaction's work on a Connection; ``now`` is epoch seconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from reward_server.queue import (
+    NEVER,
+    Kind,
+    NewItem,
+    NewJob,
+    advance,
+)
+from reward_server.store.settling import note, settle
+from reward_server.store.sql import add_up, insert_new
+from reward_server.store.tables import assignment, blob, idempotency, item, job, traffic
+from shared.schema import TERMINAL
+
+KEPT_FINGERPRINT_S: Final = 86400.0
+"""How long a human request without a key of its own is recognised when repeated."""
+
+
+class QueueFull(Exception):
+    """Too many items wait already; nothing was accepted."""
+
+    def __init__(self, depth: int, limit: int) -> None:
+        self.depth, self.limit = depth, limit
+        super().__init__(f"{depth} items are waiting, the limit is {limit}")
+
+
+class IdempotencyMismatch(Exception):
+    """The idempotency key was used before, for another request."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"this Idempotency-Key belongs to the different request of job {job_id}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A job's row and its items' rows in request order."""
+
+    job: Row[Any]
+    items: list[Row[Any]]
+
+
+def replayed(connection: Connection, key: str | None, fingerprint: str, now: float) -> str | None:
+    """Id of the job an earlier, equal request with this idempotency key made, if any.
+
+    Raises:
+        IdempotencyMismatch: the key was used for another request.
+    """
+    row = connection.execute(select(idempotency).where(idempotency.c.key == key)).first()
+    if row is None:
+        return None
+    if key == fingerprint and row.created_at < now - KEPT_FINGERPRINT_S:
+        return None
+    if row.fingerprint != fingerprint:
+        raise IdempotencyMismatch(row.job_id)
+    return str(row.job_id)
+
+
+def accept(connection: Connection, new: NewJob, now: float, limit: int) -> tuple[str, bool]:
+    """Take a job in, or find the one its idempotency key made before.
+
+    Returns:
+        The job's id, and whether it existed already.
+
+    Raises:
+        QueueFull: more than ``limit`` items of its kind would wait.
+        IdempotencyMismatch: as ``replayed``.
+    """
+    before = replayed(connection, new.idempotency, new.fingerprint, now)
+    if before is not None:
+        return before, True
+    waiting = sum(one.error is None for one in new.items)
+    depth = pending(connection, new.kind)
+    if waiting and depth + waiting > limit:
+        raise QueueFull(depth, limit)
+    connection.execute(job.insert(), [_job_row(new, now)])
+    connection.execute(item.insert(), [_item_row(new, i, now) for i in range(len(new.items))])
+    if new.idempotency is not None:
+        _remember(connection, new.idempotency, new.fingerprint, new.id, now)
+    count = {"requests": 1, "items": len(new.items), "bytes": new.request_bytes}
+    key = {"run_id": new.run_id or "", "reward": new.reward}
+    add_up(connection, traffic, key | count, list(key))
+    if not waiting:
+        settle(connection, [new.id], now)
+    return new.id, False
+
+
+def _remember(connection: Connection, key: str, fingerprint: str, job_id: str, now: float) -> None:
+    connection.execute(idempotency.delete().where(idempotency.c.key == key))
+    connection.execute(
+        idempotency.insert(),
+        [{"key": key, "fingerprint": fingerprint, "job_id": job_id, "created_at": now}],
+    )
+
+
+def _job_row(new: NewJob, now: float) -> dict[str, Any]:
+    return {
+        "id": new.id,
+        "kind": new.kind,
+        "reward": new.reward,
+        "model": new.model,
+        "status": "queued",
+        "rev": 1,
+        "run_id": new.run_id,
+        "group_id": new.group_id,
+        "step": new.step,
+        "options": new.options,
+        "instruction": new.instruction,
+        "votes": new.rules.votes,
+        "min_votes": new.rules.min_votes,
+        "quorum": new.rules.quorum,
+        "max_skips": new.rules.max_skips,
+        "n_items": len(new.items),
+        "n_done": 0,
+        "created_at": now,
+    }
+
+
+def _item_row(new: NewJob, position: int, now: float) -> dict[str, Any]:
+    one: NewItem = new.items[position]
+    code, message = one.error or (None, None)
+    return {
+        "job_id": new.id,
+        "position": position,
+        "kind": new.kind,
+        "reward": new.reward,
+        "given_id": one.id,
+        "prompt": one.prompt,
+        "sha256": one.sha256,
+        "target": one.target,
+        "status": "pending" if one.error is None else "error",
+        "error_code": code,
+        "error_message": message,
+        "need": new.rules.votes,
+        "done": 0,
+        "leased": 0,
+        "likes": 0,
+        "dislikes": 0,
+        "skips": 0,
+        "attempts": 0,
+        "priority": new.priority,
+        "available_at": now + new.delay_s,
+        "deadline_at": NEVER if new.deadline_s is None else now + new.deadline_s,
+        "shuffle": random.getrandbits(30),
+    }
+
+
+def pending(connection: Connection, kind: Kind) -> int:
+    """Items of that kind without an answer."""
+    waiting = (item.c.status == "pending") & (item.c.kind == kind)
+    return int(connection.execute(select(func.count()).where(waiting)).scalar_one())
+
+
+def add_blob(
+    connection: Connection,
+    sha256: str,
+    *,
+    mime: str,
+    size: int,
+    width: int,
+    height: int,
+    now: float,
+) -> None:
+    """Record an image whose file is stored; known ones stay as they are."""
+    row = {
+        "sha256": sha256,
+        "mime": mime,
+        "bytes": size,
+        "width": width,
+        "height": height,
+        "created_at": now,
+    }
+    insert_new(connection, blob, [row])
+
+
+def find_blobs(connection: Connection, hashes: Iterable[str]) -> dict[str, Row[Any]]:
+    """Rows of those images that are stored, by hash."""
+    query = select(blob).where(blob.c.sha256.in_(list(hashes)))
+    return {row.sha256: row for row in connection.execute(query)}
+
+
+def load(connection: Connection, ids: Sequence[str]) -> list[Record]:
+    """Jobs with their items, in the order of ``ids``; unknown ids are left out."""
+    rows = {r.id: r for r in connection.execute(select(job).where(job.c.id.in_(list(ids))))}
+    items: defaultdict[str, list[Row[Any]]] = defaultdict(list)
+    query = (
+        select(item).where(item.c.job_id.in_(list(rows))).order_by(item.c.job_id, item.c.position)
+    )
+    for row in connection.execute(query):
+        items[row.job_id].append(row)
+    return [Record(rows[i], items[i]) for i in dict.fromkeys(ids) if i in rows]
+
+
+def heads(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
+    """Revision and whether it is terminal, of every known job among ``ids``."""
+    query = select(job.c.id, job.c.rev, job.c.status).where(job.c.id.in_(list(ids)))
+    return {row.id: (row.rev, row.status in TERMINAL) for row in connection.execute(query)}
+
+
+def search(
+    connection: Connection,
+    *,
+    run_id: str | None,
+    group_id: str | None,
+    status: str | None,
+    limit: int,
+) -> list[Record]:
+    """Newest jobs first, narrowed by whatever is given."""
+    query = select(job.c.id).order_by(job.c.created_at.desc(), job.c.id.desc()).limit(limit)
+    for column, value in (
+        (job.c.run_id, run_id),
+        (job.c.group_id, group_id),
+        (job.c.status, status),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    return load(connection, list(connection.execute(query).scalars()))
+
+
+def cancel(connection: Connection, job_id: str, now: float) -> bool:
+    """Skip whatever has no answer yet; False if the job had ended before (nothing changes)."""
+    row = connection.execute(select(job).where(job.c.id == job_id)).one()
+    if row.status in TERMINAL:
+        return False
+    mine = select(item.c.id).where(item.c.job_id == job_id)
+    live = assignment.c.item_id.in_(mine) & (assignment.c.state == "leased")
+    connection.execute(update(assignment).where(live).values(state="revoked"))
+    connection.execute(
+        update(item)
+        .where(item.c.job_id == job_id, item.c.status == "pending")
+        .values(status="skipped", leased=0, error_code="cancelled", error_message="job cancelled")
+    )
+    connection.execute(update(item).where(item.c.job_id == job_id).values(leased=0))
+    values = {
+        "status": advance(row.status, "cancelled"),
+        "rev": row.rev + 1,
+        "n_done": row.n_items,
+        "settles_at": None,
+        "finished_at": now,
+    }
+    connection.execute(update(job).where(job.c.id == job_id).values(values))
+    note(connection, "cancel", "requester", now, job_id=job_id)
+    return True
+
+
+def acknowledge(connection: Connection, job_id: str, now: float) -> bool:
+    """Note that the rewards were used; False if they had been before (nothing changes)."""
+    fresh = (job.c.id == job_id) & job.c.acked_at.is_(None)
+    values = {"acked_at": now, "rev": job.c.rev + 1}
+    if connection.execute(update(job).where(fresh).values(values)).rowcount == 0:
+        return False
+    note(connection, "ack", "requester", now, job_id=job_id)
+    return True

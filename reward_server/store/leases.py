@@ -1,0 +1,244 @@
+"""Leases on machine items, and the sweep that keeps every lease, deadline and settlement honest.
+
+Machine work is executed at least once and recorded once: only the live token may record. An item is
+given up after ``MAX_ATTEMPTS`` claims; an item that was being scored when a worker died is retried
+alone, so that it cannot take others down with it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select, update
+
+from reward_server.queue import MAX_ATTEMPTS, Kind, Rules, Tally, decide_item
+from reward_server.scorers import Outcome, Scored
+from reward_server.store.settling import answer, settle, start, write_items
+from reward_server.store.tables import assignment, item, job
+from shared.schema import Json
+
+
+@dataclass(frozen=True)
+class MachineLease:
+    """One item leased to a scorer process, with what it needs to score it."""
+
+    assignment: int
+    token: str
+    item: int
+    job: str
+    reward: str
+    prompt: str
+    sha256: str
+    target: Json | None
+    options: Json | None
+
+
+def claim_machine(
+    connection: Connection,
+    worker: str,
+    rewards: Sequence[str],
+    limit: int,
+    now: float,
+    lease_s: float,
+) -> list[MachineLease]:
+    """Lease up to ``limit`` items of one reward to a scorer process; counts the attempt."""
+    free = (
+        (item.c.kind == "machine")
+        & (item.c.status == "pending")
+        & (item.c.leased == 0)
+        & (item.c.available_at <= now)
+        & (item.c.deadline_at > now)
+    )
+    order = (item.c.priority.desc(), item.c.deadline_at, item.c.id)
+    head = connection.execute(
+        select(item.c.id, item.c.reward, item.c.attempts)
+        .where(free, item.c.reward.in_(list(rewards)))
+        .order_by(*order)
+        .limit(1)
+    ).first()
+    if head is None:
+        return []
+    same = item.c.id == head.id
+    if head.attempts == 0:
+        same = (item.c.reward == head.reward) & (item.c.attempts == 0)
+    rows = connection.execute(
+        select(item, job.c.options)
+        .join(job, job.c.id == item.c.job_id)
+        .where(free, same)
+        .order_by(*order)
+        .limit(limit)
+        .with_for_update(of=item, skip_locked=True)
+    ).all()
+    return _lease(connection, rows, worker, now, lease_s)
+
+
+def _lease(
+    connection: Connection, rows: Sequence[Row[Any]], worker: str, now: float, lease_s: float
+) -> list[MachineLease]:
+    tokens = {row.id: secrets.token_urlsafe(12) for row in rows}
+    keys = grant(connection, tokens, worker, "machine", now, lease_s)
+    bump = update(item).where(item.c.id.in_(list(tokens)))
+    connection.execute(bump.values(leased=1, attempts=item.c.attempts + 1))
+    start(connection, {row.job_id for row in rows})
+    return [
+        MachineLease(
+            keys[row.id],
+            tokens[row.id],
+            row.id,
+            row.job_id,
+            row.reward,
+            row.prompt,
+            row.sha256,
+            row.target,
+            row.options,
+        )
+        for row in rows
+    ]
+
+
+def grant(
+    connection: Connection,
+    tokens: Mapping[int, str],
+    worker: str,
+    kind: Kind,
+    now: float,
+    lease_s: float,
+) -> dict[int, int]:
+    """Write leases for the items in ``tokens``; returns assignment ids by item id."""
+    rows = [
+        {
+            "item_id": item_id,
+            "worker": worker,
+            "kind": kind,
+            "state": "leased",
+            "token": token,
+            "lease_s": lease_s,
+            "lease_until": now + lease_s,
+            "created_at": now,
+        }
+        for item_id, token in tokens.items()
+    ]
+    statement = assignment.insert().returning(assignment.c.item_id, assignment.c.id)
+    return {row.item_id: row.id for row in connection.execute(statement, rows)}
+
+
+def finish_machine(
+    connection: Connection, results: Sequence[tuple[MachineLease, Outcome]], now: float
+) -> list[str]:
+    """Record outcomes of leases that are still live; returns the jobs that changed.
+
+    An outcome whose lease has run out is dropped: another attempt answers the item.
+    """
+    ids = [lease.assignment for lease, _ in results]
+    held = select(assignment.c.id, assignment.c.token).where(
+        assignment.c.id.in_(ids), assignment.c.state == "leased"
+    )
+    tokens = {row.id: row.token for row in connection.execute(held.with_for_update())}
+    live = [(a, b) for a, b in results if tokens.get(a.assignment) == a.token]
+    over = update(assignment).where(assignment.c.id.in_([a.assignment for a, _ in live]))
+    connection.execute(over.values(state="done", done_at=now))
+    write_items(connection, [_answer(lease.item, outcome) for lease, outcome in live])
+    connection.execute(update(item).where(item.c.id.in_([a.item for a, _ in live])).values(done=1))
+    jobs = sorted({lease.job for lease, _ in live})
+    settle(connection, jobs, now)
+    return jobs
+
+
+def _answer(item_id: int, outcome: Outcome) -> dict[str, Any]:
+    if isinstance(outcome, Scored):
+        return answer(item_id, "ok", value=outcome.reward, detail=outcome.detail)
+    return answer(item_id, "error", error=(outcome.code, outcome.message))
+
+
+def expire(
+    connection: Connection, which: ColumnElement[bool], now: float, settle_s: float
+) -> list[str]:
+    """Take back the live leases that match ``which``; returns the jobs that changed.
+
+    Machine items that have used up their attempts end as errors, all others wait again.
+    """
+    rows = connection.execute(
+        select(
+            assignment.c.id, item.c.id.label("item_id"), item.c.kind, item.c.attempts, item.c.job_id
+        )
+        .join(item, item.c.id == assignment.c.item_id)
+        .where(assignment.c.state == "leased", which)
+    ).all()
+    if not rows:
+        return []
+    gone = assignment.c.id.in_([row.id for row in rows])
+    connection.execute(update(assignment).where(gone).values(state="expired"))
+    for row in rows:
+        connection.execute(
+            update(item).where(item.c.id == row.item_id).values(leased=item.c.leased - 1)
+        )
+    lost = [row for row in rows if row.kind == "machine" and row.attempts >= MAX_ATTEMPTS]
+    why = f"the scorer died or hung {MAX_ATTEMPTS} times on this item"
+    write_items(
+        connection, [answer(row.item_id, "error", error=("scorer_crashed", why)) for row in lost]
+    )
+    jobs = sorted({row.job_id for row in lost})
+    settle(connection, jobs, now, settle_s)
+    return jobs
+
+
+def workers(connection: Connection) -> list[str]:
+    """Scorer processes that hold leases."""
+    query = select(assignment.c.worker).where(
+        assignment.c.state == "leased", assignment.c.kind == "machine"
+    )
+    return list(connection.execute(query.distinct()).scalars())
+
+
+def release_worker(connection: Connection, worker: str, now: float) -> list[str]:
+    """Take back everything a dead scorer process held; returns the jobs that changed."""
+    return expire(connection, assignment.c.worker == worker, now, 0.0)
+
+
+def due(connection: Connection, now: float) -> bool:
+    """Whether ``sweep`` would find anything to do; only reads."""
+    late = (assignment.c.state == "leased") & (assignment.c.lease_until <= now)
+    overdue = (item.c.status == "pending") & (item.c.deadline_at <= now)
+    settled = job.c.settles_at.is_not(None) & (job.c.settles_at <= now)
+    found = select(or_(exists().where(late), exists().where(overdue), exists().where(settled)))
+    return bool(connection.execute(found).scalar_one())
+
+
+def sweep(connection: Connection, now: float, settle_s: float) -> list[str]:
+    """Expire leases, close items past their deadline, end settled jobs; returns changed jobs."""
+    changed = set(expire(connection, assignment.c.lease_until <= now, now, settle_s))
+    changed.update(_close_overdue(connection, now, settle_s))
+    settled = select(job.c.id).where(job.c.settles_at.is_not(None), job.c.settles_at <= now)
+    over = list(connection.execute(settled).scalars())
+    settle(connection, over, now, settle_s)
+    return sorted(changed.union(over))
+
+
+def _close_overdue(connection: Connection, now: float, settle_s: float) -> list[str]:
+    rows = connection.execute(
+        select(item, job.c.min_votes, job.c.votes)
+        .join(job, job.c.id == item.c.job_id)
+        .where(item.c.status == "pending", item.c.deadline_at <= now)
+        .limit(1000)
+    ).all()
+    if not rows:
+        return []
+    ids = [row.id for row in rows]
+    held = assignment.c.item_id.in_(ids) & (assignment.c.state == "leased")
+    connection.execute(update(assignment).where(held).values(state="revoked"))
+    write_items(connection, [_overdue(row) for row in rows])
+    jobs = sorted({row.job_id for row in rows})
+    settle(connection, jobs, now, settle_s)
+    return jobs
+
+
+def _overdue(row: Row[Any]) -> dict[str, Any]:
+    if row.kind == "machine":
+        return answer(row.id, "incomplete", error=("deadline", "not scored before the deadline"))
+    rules = Rules(votes=row.votes, min_votes=row.min_votes)
+    end = decide_item(rules, Tally(row.likes, row.dislikes, row.skips), deadline_passed=True)
+    assert end is not None
+    return answer(row.id, end.status, value=end.reward, detail=end.detail, error=end.error)
