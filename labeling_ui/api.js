@@ -30,7 +30,7 @@ function kindOf(status) {
 async function problemOf(response) {
   const problem = await response.json().catch(() => ({}));
   const text = problem.detail ?? problem.title ?? response.statusText;
-  return new ApiError(kindOf(response.status), `${response.status}: ${text}`, {
+  return new ApiError(kindOf(response.status), text, {
     status: response.status,
     code: problem.code ?? "",
   });

@@ -66,7 +66,8 @@ export async function openStore(annotator) {
 /**
  * A label row is `{id, assignment, token, label, rt_ms, at}`; `id` is the `client_label_id`.
  * `send(rows)` delivers rows and resolves with the server's answer, or throws when it is not certain
- * that the server has them; `onDelivered(rows, answer)` hears of each delivery.
+ * that the server has them; `onDelivered(rows, answer)` hears of each delivery,
+ * `onTrouble(error)` of each failure.
  */
 export class Outbox {
   #store;
@@ -78,11 +79,13 @@ export class Outbox {
   #retryMs = FIRST_RETRY_MS;
   #wake = () => {};
 
+  onChange = () => {};
+  onDelivered = () => {};
+  onTrouble = () => {};
+
   constructor(store, send) {
     this.#store = store;
     this.#send = send;
-    this.onChange = () => {};
-    this.onDelivered = () => {};
   }
 
   /** Take up what an earlier page left behind; those rows may have been sent already. */
@@ -100,11 +103,6 @@ export class Outbox {
 
   get size() {
     return this.#rows.size;
-  }
-
-  /** Assignments with a click on the way: they must not be released. */
-  assignments() {
-    return new Set([...this.#rows.values()].map((row) => row.assignment));
   }
 
   /** Keep a click and start sending it. Returns at once; the write to disk runs beside it. */
@@ -165,17 +163,23 @@ export class Outbox {
     if (this.#running) return;
     this.#running = true;
     while (this.#rows.size > 0) {
-      const rows = [...this.#rows.values()].slice(0, BATCH);
+      const rows = this.#nextBatch();
       for (const row of rows) this.#attempted.add(row.id);
       try {
         await this.#deliver(rows);
         this.#retryMs = FIRST_RETRY_MS;
       } catch (error) {
-        console.warn(`${rows.length} clicks are waiting to be sent: ${error.message}`);
+        this.onTrouble(error);
         await this.#pause();
       }
     }
     this.#running = false;
+  }
+
+  /** Rows that may have arrived go first and alone: later ones can still be withdrawn meanwhile. */
+  #nextBatch() {
+    const tried = [...this.#rows.values()].filter((row) => this.#attempted.has(row.id));
+    return (tried.length > 0 ? tried : [...this.#rows.values()]).slice(0, BATCH);
   }
 
   async #deliver(rows) {

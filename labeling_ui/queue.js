@@ -25,9 +25,10 @@ export class LeaseQueue {
   #round = 0;
   #left = { open: 0, leased_elsewhere: 0, next_return_s: null };
 
+  onChange = () => {};
+
   constructor(api) {
     this.#api = api;
-    this.onChange = () => {};
   }
 
   get size() {

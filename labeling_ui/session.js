@@ -48,6 +48,7 @@ export class Session {
     queue.onChange = () => this.advance();
     outbox.onChange = () => this.onChange();
     outbox.onDelivered = (rows, answer) => this.#delivered(rows, answer);
+    outbox.onTrouble = (error) => this.#undelivered(error);
   }
 
   /** Judgements made: those the server has, and those on their way to it. */
@@ -57,6 +58,11 @@ export class Session {
 
   get current() {
     return this.#current;
+  }
+
+  /** True while a click is being taken back: no new one is accepted until it is clear what shows. */
+  get undoing() {
+    return this.#undoing;
   }
 
   get canUndo() {
@@ -167,7 +173,7 @@ export class Session {
   #failUndo(last, error) {
     if (error.kind === "refused") {
       this.#forget(last?.row.id);
-      this.onSay(`This click can no longer be undone. ${error.message}`);
+      this.onSay(`Not undone: ${error.message}.`);
     } else {
       this.onSay("Undo needs the server, which does not answer yet. Please try again.");
     }
@@ -186,13 +192,24 @@ export class Session {
     }
   }
 
+  #undelivered(error) {
+    if (error.kind === "refused") {
+      this.onSay(`Clicks are kept, but the server refuses them: ${error.message}`);
+    } else {
+      console.warn(`${this.#outbox.size} clicks are waiting to be sent: ${error.message}`);
+    }
+  }
+
   /** Keep the leases alive; pictures that went to somebody else disappear. */
   async heartbeat() {
     const leases = this.#held();
     if (leases.length === 0 || this.#paused) return;
     try {
       const { lost } = await this.#api.heartbeat(leases);
-      if (lost.includes(this.#current?.item.assignment)) this.#current = null;
+      if (lost.includes(this.#current?.item.assignment)) {
+        this.#current = null;
+        this.onSay("That picture has gone to somebody else.");
+      }
       if (lost.length > 0) this.#queue.drop(lost);
     } catch (error) {
       console.warn(`Leases were not extended: ${error.message}`);

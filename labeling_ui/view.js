@@ -63,14 +63,14 @@ export class View {
     new ResizeObserver(() => this.#fit()).observe(byId("stage"));
   }
 
-  /** state: `{phase, entry, connection, left, held, done, toSend, canUndo, lastLabel, durable}`. */
+  /** state: `{phase, entry, connection, left, held, done, toSend, undoing, canUndo, lastLabel, durable}`. */
   render(state) {
     const judging = state.phase === "item" && state.connection !== "signed-out";
     byId("item").hidden = !judging;
     byId("notice").hidden = judging;
     if (judging) this.#showItem(state.entry);
     else this.#showNotice(noticeFor(state));
-    for (const id of ["like", "dislike", "skip"]) byId(id).disabled = !judging;
+    for (const id of ["like", "dislike", "skip"]) byId(id).disabled = !judging || state.undoing;
     byId("undo").disabled = !state.canUndo;
     byId("undo-what").textContent = state.lastLabel ?? "";
     this.#showProgress(state);
@@ -97,7 +97,7 @@ export class View {
     }
     const broken = document.createElement("p");
     broken.className = "broken";
-    broken.textContent = "This picture could not be loaded. Skip it: somebody else will be asked.";
+    broken.textContent = "This picture could not be loaded. Please skip it.";
     return broken;
   }
 

@@ -154,7 +154,7 @@ def test_what_the_trainer_has_used_cannot_be_undone(server: Server, browser: Bro
         server.finished(job)
         server.client.ack(job)
         page.keyboard.press("Backspace")
-        page.wait_for_selector("#toast.shown:has-text('no longer be undone')")
+        page.wait_for_selector("#toast.shown:has-text('too late to undo')")
         assert page.is_hidden("#item")
     data: list[ItemResult] = server.client.job(job).data
     assert [item.reward for item in data] == [1.0]
