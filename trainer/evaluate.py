@@ -1,0 +1,202 @@
+"""Measures models on held-out prompts: generate from fixed noise, score over HTTP, keep every score.
+
+The server's scorers give the numbers (counting in strict mode, OCR); the second scorer looks at the
+same pictures and its verdicts are kept beside them. A failed score is missing, never zero.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import groupby
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shared.client import RewardClient, build_request
+from shared.schema import Job
+from trainer.evaluation import Evaluation, EvaluationError, Row
+from trainer.evaluation_set import TEXT, EvalImage, Prompts, fingerprint, images
+from trainer.tiny import judge
+
+Pixels = NDArray[np.uint8]
+Sample = Callable[[Tensor, Sequence[str]], Tensor]
+Progress = Callable[[int], None]
+
+OPTIONS = {"counting": {"mode": "strict"}}
+TIMEOUT_S = 600.0
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model as evaluation sees it: noise and prompts in, images in [0, 1] out.
+
+    `sample` maps noise (batch, channels, height, width) and as many prompts to RGB images
+    (batch, 3, height, width).
+    """
+
+    name: str
+    label: str
+    nfe: int
+    sample: Sample
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured, and where the scores come from."""
+
+    latent_shape: tuple[int, int, int]
+    images_per_tag: int = 250
+    signs: int = 500
+    seed: int = 0
+    batch: int = 50
+    run_id: str = "evaluation"
+
+
+@dataclass
+class Gallery:
+    """Pictures kept for the report: the first `per_tag` of each tag, never the best."""
+
+    per_tag: int = 3
+    pictures: dict[tuple[str, str, int], Pixels] = field(default_factory=dict)
+
+    def keep(self, policy: str, image: EvalImage, pixels: Pixels) -> None:
+        """Remember an image if it is among the first of its tag."""
+        if image.index < self.per_tag:
+            self.pictures[policy, image.prompt.tag, image.index] = pixels
+
+
+def evaluate(
+    policies: Sequence[Policy],
+    prompts: Prompts,
+    client: RewardClient,
+    settings: Settings,
+    weights: dict[str, str],
+    gallery: Gallery,
+    progress: Progress = lambda count: None,
+) -> Evaluation:
+    """Measure every policy on the same prompts and noise; `progress` is told of finished images.
+
+    Raises:
+        RewardError: the server is unreachable, refuses the key, or lacks a reward.
+        EvaluationError: not one image of a tag could be scored.
+    """
+    scorers = _required_scorers(prompts, client)
+    chosen = images(prompts, settings.images_per_tag, settings.signs)
+    rows = {
+        policy.name: _measure(policy, chosen, client, settings, gallery, progress)
+        for policy in policies
+    }
+    return Evaluation(
+        seed=settings.seed,
+        prompts_sha256=fingerprint(prompts),
+        prompt_counts={tag: len(pool) for tag, pool in prompts.items()},
+        weights=weights,
+        scorers=scorers,
+        versions=versions(),
+        rows=rows,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide the pixels."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _required_scorers(prompts: Prompts, client: RewardClient) -> dict[str, str]:
+    """The models behind the rewards the prompts need, as the server names them."""
+    known = {reward.name: reward.model for reward in client.info().rewards}
+    needed = sorted({p.reward for pool in prompts.values() for p in pool})
+    missing = [name for name in needed if name not in known]
+    if missing:
+        raise EvaluationError(
+            f"the reward server has no reward {', '.join(missing)} (it has: "
+            f"{', '.join(sorted(known)) or 'none'}), which the evaluation prompts need"
+        )
+    return {name: known[name] for name in needed}
+
+
+def _measure(
+    policy: Policy,
+    chosen: Sequence[EvalImage],
+    client: RewardClient,
+    settings: Settings,
+    gallery: Gallery,
+    progress: Progress,
+) -> Row:
+    started = time.monotonic()
+    scores: dict[str, list[float | None]] = {}
+    second: dict[str, list[float | None]] = {}
+    waiting: list[tuple[str, Future[Job]]] = []
+    with ThreadPoolExecutor(max_workers=2) as sender:
+        for batch in batches(chosen, settings.batch):
+            tag = batch[0].prompt.tag
+            pictures = generate(policy, batch, settings)
+            waiting.append((tag, sender.submit(_score, client, policy, batch, pictures, settings)))
+            if tag != TEXT and pictures[0].shape == (judge.SIDE, judge.SIDE, 3):
+                second.setdefault(tag, []).extend(map(_second_opinion, batch, pictures))
+            for image, pixels in zip(batch, pictures, strict=True):
+                gallery.keep(policy.name, image, pixels)
+            progress(len(batch))
+        for tag, future in waiting:
+            scores.setdefault(tag, []).extend(future.result().rewards)
+    for tag, values in scores.items():
+        if all(value is None for value in values):
+            raise EvaluationError(
+                f"the server scored none of the {len(values)} images of tag {tag!r} for "
+                f"{policy.label}; look for the reason in its log"
+            )
+    seconds = round(time.monotonic() - started, 1)
+    return Row(label=policy.label, nfe=policy.nfe, scores=scores, second=second, seconds=seconds)
+
+
+def batches(chosen: Sequence[EvalImage], size: int) -> Iterator[list[EvalImage]]:
+    """Batches of at most `size` images, each of one tag and so of one reward."""
+    for _, run in groupby(chosen, key=lambda image: image.prompt.tag):
+        of_tag = list(run)
+        for start in range(0, len(of_tag), size):
+            yield of_tag[start : start + size]
+
+
+def generate(policy: Policy, batch: Sequence[EvalImage], settings: Settings) -> list[Pixels]:
+    """RGB pictures (height, width, 3) of a batch, from each image's own noise."""
+    noise = torch.stack([image.noise(settings.latent_shape, settings.seed) for image in batch])
+    return to_pixels(policy.sample(noise, [image.prompt.text for image in batch]))
+
+
+def to_pixels(pictures: Tensor) -> list[Pixels]:
+    """Images (batch, 3, height, width) in [0, 1] as uint8 RGB arrays, rounded to nearest."""
+    last = (pictures.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return list(last.cpu().numpy())
+
+
+def _score(
+    client: RewardClient,
+    policy: Policy,
+    batch: Sequence[EvalImage],
+    pictures: Sequence[Pixels],
+    settings: Settings,
+) -> Job:
+    first = batch[0]
+    reward, tag = first.prompt.reward, first.prompt.tag
+    request = build_request(
+        reward,
+        [image.prompt.text for image in batch],
+        list(pictures),
+        targets=[dict(image.prompt.target) for image in batch],
+        run_id=settings.run_id,
+        group_id=f"{policy.name}/{tag}/{first.index}",
+        options=OPTIONS.get(reward),
+    )
+    return client.score(request, timeout_s=TIMEOUT_S)
+
+
+def _second_opinion(image: EvalImage, pixels: Pixels) -> float:
+    return float(judge.judge(pixels, image.prompt.target))
