@@ -7,7 +7,7 @@ states afterwards: what the network said during the rollout is stored.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import torch
@@ -35,6 +35,10 @@ class Step:
     x_s: Latents
     x0: Latents
     eps: Latents
+
+    def rows(self, index: slice) -> Step:
+        """A selection of samples."""
+        return Step(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Latents = Float[Tensor, "batch *dims"]
@@ -17,3 +17,8 @@ LatentImages = Float[Tensor, "batch c h w"]
 Images = Float[Tensor, "batch 3 height width"]
 Tokens = Float[Tensor, "batch length width"]
 Pooled = Float[Tensor, "batch pooled"]
+GroupValues = Float[Tensor, "groups samples"]
+GroupMask = Bool[Tensor, "groups samples"]
+PerGroup = Float[Tensor, "groups"]
+GroupFlags = Bool[Tensor, "groups"]
+SampleMask = Bool[Tensor, "batch"]

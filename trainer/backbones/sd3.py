@@ -13,14 +13,15 @@ from typing import Any
 
 import diffusers
 import torch
-from transformers.utils import logging as transformers_logging
+import transformers
 
 from trainer.backbones.base import Conditioning, torch_device, torch_dtype
 from trainer.config import ComputeConfig, ModelConfig
 from trainer.errors import ModelError
 from trainer.shapes import Images, LatentImages, PerSample
 
-UNTYPED: Any = diffusers  # the library carries no types
+DIFFUSERS: Any = diffusers  # neither library carries usable types
+TRANSFORMERS: Any = transformers
 # diffusers' timestep of an SD3 transformer is 1000 times the flow time.
 TIMESTEPS = 1000.0
 LORA_TARGETS = (
@@ -56,7 +57,9 @@ class SD3Backbone:
         self.network = pipeline.transformer
         for part in (pipeline.transformer, pipeline.vae, *self._text_encoders()):
             part.requires_grad_(False).eval()
-        pipeline.transformer.to(device, dtype)
+        pipeline.transformer.to(device)
+        if pipeline.transformer.dtype != dtype:
+            pipeline.transformer.to(dtype)
         pipeline.vae.to(device)
         for encoder in self._text_encoders():
             encoder.to(device)
@@ -112,10 +115,10 @@ def load_sd3(model: ModelConfig, compute: ComputeConfig) -> SD3Backbone:
     device, dtype = torch_device(compute), torch_dtype(compute)
     # A T5-XXL in fp32 takes 19 GB; on a CPU the text encoders are small and run once per prompt.
     text_dtype = dtype if device.type == "cuda" else torch.float32
-    UNTYPED.utils.logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    DIFFUSERS.utils.logging.disable_progress_bar()
+    TRANSFORMERS.utils.logging.disable_progress_bar()
     try:
-        pipeline = UNTYPED.StableDiffusion3Pipeline.from_pretrained(
+        pipeline = DIFFUSERS.StableDiffusion3Pipeline.from_pretrained(
             str(path),
             **absent,
             local_files_only=True,

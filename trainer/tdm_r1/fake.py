@@ -1,0 +1,31 @@
+"""The fake score's step (Eq. 1): denoise the generator's own fresh samples.
+
+Always on rollouts of the current generator, which need no reward.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from trainer.tdm_r1 import losses
+from trainer.tdm_r1.state import Batch, Metrics, TrainState
+
+
+def update_fake(state: TrainState, fresh: Batch, iteration: int, progress: float) -> Metrics:
+    """All fake-score updates of one iteration, each with its own (j, t, noise) per sample."""
+    metrics: Metrics = {}
+    condition = fresh.condition.repeat(fresh.size)
+    velocity = state.networks.velocity("fake")
+    for update in range(state.config.fake.updates):
+        role = f"fake.{update}"
+        draw = state.draw(fresh, iteration, role, state.config.fake.t_range, shared=False)
+        noised, total = state.target(draw), 0.0
+        for rows in state.micro_batches(fresh):
+            v = velocity(noised.x_t[rows], noised.t[rows], condition.rows(rows))
+            loss = losses.fake_loss(v, noised.v_star[rows], noised.weight[rows])
+            loss = loss * (v.shape[0] / fresh.samples)
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
+        norm = state.step("fake", progress)
+        metrics = {"loss/fake": total, "grad_norm/fake": norm}
+    return metrics

@@ -1,0 +1,131 @@
+"""The generator's step (Eq. 10/11): along g_kl + rho g_r, through its own x0 prediction.
+
+g_kl = x0_teacher,cfg - x0_fake and g_r = x0_phi - x0_ref at the re-noised x_t, both without
+gradient: differences of scores up to one positive factor. Fresh rollouts only; no denoising or
+reward loss reaches the generator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from trainer.backbones import Conditioning
+from trainer.flow import velocity_to_x0
+from trainer.rollout import guided_velocity, recompute_step
+from trainer.shapes import Latents
+from trainer.tdm_r1 import losses
+from trainer.tdm_r1.state import Batch, Draw, Metrics, TrainState
+from trainer.tdm_r1.surrogate import reference_velocity
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Where the KL and the reward want x0 to go; teacher: its guided x0 (for the normaliser)."""
+
+    kl: Latents
+    reward: Latents | None
+    teacher: Latents
+
+
+def update_generator(
+    state: TrainState, fresh: Batch, iteration: int, progress: float, *, rewarded: bool
+) -> Metrics:
+    """One generator update and its EMA. `rewarded` False leaves g_r out."""
+    config = state.config.generator
+    draw = state.draw(fresh, iteration, "generator", config.t_range, shared=False)
+    condition = fresh.condition.repeat(fresh.size)
+    if state.config.compute.micro_batch is None:
+        x0, x_s = _student(state, draw, condition)
+        directions = _directions(state, draw, x_s.detach(), condition, rewarded)
+        direction, force = _combine(state, directions)
+        loss = losses.generator_loss(x0, direction, losses.normaliser(x0, directions.teacher))
+        torch.autograd.backward(loss)
+        total = float(loss.detach())
+    else:
+        total, force = _in_micro_batches(state, fresh, draw, condition, rewarded)
+    norm = state.step("generator", progress)
+    state.networks.average("generator_ema", "generator", config.ema)
+    metrics = {"loss/generator": total, "grad_norm/generator": norm, "force/kl": force.kl}
+    if rewarded:
+        metrics["force/reward"] = force.reward
+        metrics["force/factor"] = force.factor
+        metrics["force/ratio"] = force.ratio
+        metrics["force/cosine"] = force.cosine
+    return metrics
+
+
+def _in_micro_batches(
+    state: TrainState, fresh: Batch, draw: Draw, condition: Conditioning, rewarded: bool
+) -> tuple[float, losses.Force]:
+    """The same gradient with less memory: directions of the whole batch first, at no gradient."""
+    with torch.no_grad():
+        x0, x_s = _student(state, draw, condition)
+    directions = _directions(state, draw, x_s, condition, rewarded)
+    direction, force = _combine(state, directions)
+    n, total = losses.normaliser(x0, directions.teacher), 0.0
+    for rows in state.micro_batches(fresh):
+        x0, _ = _student(state, draw.rows(rows), condition.rows(rows))
+        loss = losses.generator_loss(x0, direction[rows], n[rows])
+        loss = loss * (x0.shape[0] / fresh.samples)
+        torch.autograd.backward(loss)
+        total += float(loss.detach())
+    return total, force
+
+
+def _student(state: TrainState, draw: Draw, condition: Conditioning) -> tuple[Latents, Latents]:
+    """x0 and x_s of the drawn step, recomputed from the stored (detached) x_u."""
+    stochastic = state.config.rollout.mode == "stochastic"
+    velocity = state.networks.velocity("generator")
+    return recompute_step(velocity, draw.step, condition, stochastic=stochastic)
+
+
+@torch.no_grad()
+def _directions(
+    state: TrainState, draw: Draw, x_s: Latents, condition: Conditioning, rewarded: bool
+) -> Directions:
+    """g_kl and g_r at x_t; cond and uncond teacher in one batch, shared with a static reference."""
+    config, networks = state.config, state.networks
+    x_t, t = draw.renoised(x_s), draw.t
+    guided, teacher = guided_velocity(
+        networks.velocity("teacher"),
+        x_t,
+        t,
+        condition,
+        state.uncondition,
+        config.generator.teacher_cfg,
+    )
+    fake = networks.velocity("fake")(x_t, t, condition)
+    x0_teacher = velocity_to_x0(x_t, guided, t)
+    kl = x0_teacher - velocity_to_x0(x_t, fake, t)
+    reward = None
+    if rewarded:
+        role = networks.velocity("surrogate_ema" if config.surrogate.ema > 0 else "surrogate")
+        phi = role(x_t, t, condition)
+        reference = reference_velocity(state, x_t, t, condition, teacher=teacher, fake=fake)
+        reward = velocity_to_x0(x_t, phi, t) - velocity_to_x0(x_t, reference, t)
+    return Directions(kl, reward, x0_teacher)
+
+
+def _combine(state: TrainState, directions: Directions) -> tuple[Latents, losses.Force]:
+    """g_kl + factor g_r, the factor by `generator.ratio`."""
+    config, kl = state.config.generator, losses.rms(directions.kl)
+    if directions.reward is None:
+        return directions.kl, losses.Force(kl, 0.0, 0.0, 0.0)
+    reward = losses.rms(directions.reward)
+    wanted_kl, wanted_reward = kl, reward
+    if config.ratio == "norm_ema":
+        state.norms.update(kl, reward, config.norm_decay)
+        wanted_kl, wanted_reward = state.norms.kl, state.norms.reward
+    factor = losses.reward_factor(
+        wanted_kl,
+        wanted_reward,
+        ratio="fixed" if config.ratio == "fixed" else "norm",
+        rho=config.rho,
+        cap=config.ratio_cap,
+        floor=config.norm_floor,
+    )
+    cosine = losses.cosine(directions.reward, directions.kl)
+    direction = directions.kl + factor * directions.reward
+    return direction, losses.Force(kl, reward, factor, cosine)

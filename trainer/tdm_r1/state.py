@@ -1,0 +1,176 @@
+"""What one iteration hands to the next, and the batches it works on.
+
+Draws are keyed by (seed, iteration, group, sample, role), so nothing random is stored. Refuses to
+know about files: `tensors` and `load_tensors` speak of names and tensors only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.backbones import Backbone, Conditioning
+from trainer.config import Betas, Config, TimeRange
+from trainer.flow import renoise
+from trainer.networks import Networks, Role
+from trainer.optimizers import RoleOptimizer
+from trainer.randomness import integer, normals, uniform
+from trainer.rollout import Step, Trajectory
+from trainer.shapes import GroupValues, Latents, PerSample
+from trainer.tdm_r1.targets import Noised, draw_time, noised_target
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Whole groups of `size` samples each, in order: sample i belongs to group i // size.
+
+    keys: the groups' indices in the run, which key their random numbers. condition: one row per
+    group.
+    """
+
+    keys: tuple[int, ...]
+    size: int
+    condition: Conditioning
+    trajectory: Trajectory
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in all."""
+        return len(self.keys) * self.size
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """A batch with one reward per sample, shape (groups, size), NaN where missing.
+
+    names: each group's reward, since advantages never mix rewards.
+    """
+
+    batch: Batch
+    rewards: GroupValues
+    names: tuple[str, ...]
+
+
+@dataclass
+class NormState:
+    """Smoothed RMS of g_kl and g_r, for `ratio = "norm_ema"`; NaN before the first."""
+
+    kl: float = math.nan
+    reward: float = math.nan
+
+    def update(self, kl: float, reward: float, decay: float) -> None:
+        """Starts at the first measurement: no ramp from zero."""
+        if math.isnan(self.kl):
+            self.kl, self.reward = kl, reward
+        self.kl = decay * self.kl + (1 - decay) * kl
+        self.reward = decay * self.reward + (1 - decay) * reward
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A step of each sample's trajectory, and where and with which noise to look at it."""
+
+    step: Step
+    e: Latents
+    t: PerSample
+
+    def rows(self, index: slice) -> Draw:
+        """A selection of samples."""
+        return Draw(self.step.rows(index), self.e[index], self.t[index])
+
+    def renoised(self, x_s: Latents) -> Latents:
+        """x_t from a (recomputed) x_s."""
+        return renoise(x_s, self.e, self.step.s, self.t)
+
+
+class TrainState:
+    """The roles, their optimizers, the text encoder's empty prompt, and smoothed norms."""
+
+    def __init__(self, backbone: Backbone, networks: Networks, config: Config) -> None:
+        self.backbone = backbone
+        self.networks = networks
+        self.config = config
+        self.uncondition = backbone.encode([""])
+        self.norms = NormState()
+        self.optimizers: dict[Role, RoleOptimizer] = {}
+        self._optimize("generator", config.generator.lr, config.generator.betas)
+        self._optimize("fake", config.fake.lr, config.fake.betas)
+        if "surrogate" in networks.specs:
+            self._optimize("surrogate", config.surrogate.lr, config.surrogate.betas)
+
+    def _optimize(self, role: Role, lr: float, betas: Betas) -> None:
+        parameters = self.networks.parameters(role)
+        self.optimizers[role] = RoleOptimizer(role, parameters, lr, betas, self.config.optimizer)
+
+    def step(self, role: Role, progress: float) -> float:
+        """Applies the accumulated gradient of a role; returns its norm before clipping."""
+        norm = self.optimizers[role].step(progress)
+        self.networks.changed(role)
+        return norm
+
+    def draw(
+        self, batch: Batch, iteration: int, role: str, t_range: TimeRange, *, shared: bool
+    ) -> Draw:
+        """(j, t, noise) for every sample; one for all samples of a group if `shared`."""
+        seed, steps = self.config.run.seed, self.config.rollout.k_steps
+        per_group = 1 if shared else batch.size
+        keys = [(seed, iteration, g, i, role) for g in batch.keys for i in range(per_group)]
+        repeats = batch.size // per_group
+        device = self.backbone.device
+        j = torch.tensor([integer(1, steps, *k, "j") for k in keys]).repeat_interleave(repeats)
+        share = torch.tensor([uniform(*k, "t") for k in keys]).repeat_interleave(repeats)
+        e = normals(self.backbone.latent_shape, [(*k, "e") for k in keys])
+        step = batch.trajectory.step(j.to(device))
+        target = self.config.target
+        t = draw_time(
+            share.to(device),
+            step.u,
+            step.s,
+            segment=t_range == "segment",
+            gap=target.t_min_gap,
+            t_max=target.t_max,
+        )
+        return Draw(step, e.repeat_interleave(repeats, 0).to(device), t)
+
+    def target(self, draw: Draw) -> Noised:
+        """x_t, v* and w of a draw, by the configured target."""
+        target = self.config.target
+        return noised_target(
+            draw.step, draw.e, draw.t, target.kind, importance_weight=target.importance_weight
+        )
+
+    def micro_batches(self, batch: Batch) -> Iterator[slice]:
+        """Slices of samples, whole groups each, that one pass with gradient may hold."""
+        limit = self.config.compute.micro_batch or batch.samples
+        size = max(1, limit // batch.size) * batch.size
+        for start in range(0, batch.samples, size):
+            yield slice(start, min(start + size, batch.samples))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that training continues from: adapters, moments, smoothed norms."""
+        saved = {"norms": torch.tensor([self.norms.kl, self.norms.reward], dtype=torch.float64)}
+        for role in self.networks.specs:
+            for name, tensor in self.networks.tensors(role).items():
+                saved[f"lora/{role}/{name}"] = tensor
+        for role, optimizer in self.optimizers.items():
+            for name, tensor in optimizer.state().items():
+                saved[f"optimizer/{role}/{name}"] = tensor
+        return saved
+
+    def load_tensors(self, saved: dict[str, Tensor]) -> None:
+        """Takes up what `tensors` gave."""
+        self.norms.kl, self.norms.reward = saved["norms"].tolist()
+        for role in self.networks.specs:
+            self.networks.load_tensors(role, _under(saved, f"lora/{role}/"))
+        for role, optimizer in self.optimizers.items():
+            optimizer.load_state(_under(saved, f"optimizer/{role}/"))
+
+
+def _under(saved: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)}

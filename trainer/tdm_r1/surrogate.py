@@ -1,0 +1,178 @@
+"""The surrogate's step (Eq. 8/9): prefer samples with positive advantage, relative to a reference.
+
+One (j, t) and one noise per group, redrawn per update. Works on stored groups however late their
+rewards come. A step in which no group states a preference is skipped and counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from trainer.backbones import Conditioning
+from trainer.groups import Advantages, advantages
+from trainer.shapes import Latents, PerGroup, PerSample
+from trainer.tdm_r1 import losses
+from trainer.tdm_r1.state import Draw, Metrics, ScoredBatch, TrainState
+from trainer.tdm_r1.targets import Noised
+
+
+@dataclass(frozen=True)
+class References:
+    """What phi is compared with and tied to, at the same x_t; no gradient."""
+
+    reference: Latents
+    anchor: Latents | None
+
+
+def update_surrogate(
+    state: TrainState, scored: ScoredBatch, iteration: int, progress: float
+) -> Metrics:
+    """All updates of phi on one scored batch; the metrics are those of the first."""
+    groups = state.config.groups
+    advantage = advantages(
+        scored.rewards,
+        scored.names,
+        min_valid=groups.min_valid,
+        dead_std=groups.dead_std,
+        std=groups.advantage_std,
+    )
+    metrics = _reward_metrics(scored, advantage)
+    if not advantage.live.any():
+        return metrics
+    for update in range(state.config.surrogate.updates * groups.phi_epochs):
+        step_metrics = _one_update(state, scored, advantage, iteration, update, progress)
+        metrics = {**step_metrics, **metrics}
+        _follow(state)
+    return metrics
+
+
+def _one_update(
+    state: TrainState,
+    scored: ScoredBatch,
+    advantage: Advantages,
+    iteration: int,
+    update: int,
+    progress: float,
+) -> Metrics:
+    config, batch = state.config.surrogate, scored.batch
+    draw = state.draw(batch, iteration, f"surrogate.{update}", config.t_range, shared=True)
+    noised = state.target(draw)
+    condition = batch.condition.repeat(batch.size)
+    refs = references(state, noised.x_t, noised.t, condition)
+    distances, totals, logits = [], torch.zeros(2), []
+    for rows in state.micro_batches(batch):
+        d, d_ref, parts, s = _backward(state, noised, draw, refs, condition, advantage, rows)
+        distances.append((d - d_ref).detach())
+        logits.append(s.detach())
+        totals += parts
+    norm = state.step("surrogate", progress)
+    ranking, pairs = losses.ranking_accuracy(-torch.cat(distances), scored.rewards)
+    live = torch.cat(logits)[advantage.live]
+    return {
+        "loss/surrogate": float(totals[0]),
+        "surrogate/kl": float(totals[1]),
+        "surrogate/ranking_accuracy": ranking,
+        "surrogate/pairs": float(pairs),
+        "surrogate/sigmoid_saturation": float((live.abs() > 4).float().mean()),
+        "grad_norm/surrogate": norm,
+    }
+
+
+def _backward(
+    state: TrainState,
+    noised: Noised,
+    draw: Draw,
+    refs: References,
+    condition: Conditioning,
+    advantage: Advantages,
+    rows: slice,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, PerGroup]:
+    """Adds the gradient of the groups in `rows`; (d, d_ref, [preference, kl], S_g) of them."""
+    config = state.config.surrogate
+    size = advantage.values.shape[1]
+    part = slice(rows.start // size, rows.stop // size)
+    weight = noised.weight[rows] / config.weight_norm
+    v = state.networks.velocity("surrogate")(noised.x_t[rows], noised.t[rows], condition.rows(rows))
+    v_star, reference = noised.v_star[rows], refs.reference[rows]
+    d = losses.denoising_distance(v, v_star, weight).view(-1, size)
+    d_ref = losses.denoising_distance(reference, v_star, weight).view(-1, size)
+    values, valid, live = advantage.values[part], advantage.valid[part], advantage.live[part]
+    pulled = d if config.clip is None else losses.clip_distance(d, d_ref, values, config.clip)
+    beta: float | PerGroup = config.beta
+    if config.beta_time == "paper":
+        beta = config.beta * (1 - draw.step.s[rows].view(-1, size)[:, 0])
+    logits = losses.group_logits(pulled, d_ref, values, valid, beta)
+    share = live.sum() / advantage.live.sum()
+    preference = losses.preference_loss(logits, live, config.beta) * share
+    loss, anchor = preference, torch.zeros(())
+    if refs.anchor is not None:
+        share = valid.sum() / advantage.valid.sum()
+        anchor = losses.anchor_loss(v, refs.anchor[rows], valid.flatten()) * share
+        loss = loss + config.kl * anchor
+    torch.autograd.backward(loss)
+    parts = torch.stack([preference.detach().cpu(), anchor.detach().cpu()])
+    return d, d_ref, parts, logits
+
+
+@torch.no_grad()
+def references(
+    state: TrainState, x_t: Latents, t: PerSample, condition: Conditioning
+) -> References:
+    """Predictions of the reference and of the KL anchor, each network called once."""
+    config, kind = state.config, state.config.reference.kind
+    anchored = config.surrogate.kl > 0
+    to_teacher = anchored and config.surrogate.kl_anchor == "teacher"
+    teacher = None
+    if kind in ("static", "hybrid") or to_teacher:
+        teacher = state.networks.velocity("teacher")(x_t, t, condition)
+    reference = reference_velocity(state, x_t, t, condition, teacher=teacher)
+    anchor = (teacher if to_teacher else reference) if anchored else None
+    return References(reference, anchor)
+
+
+@torch.no_grad()
+def reference_velocity(
+    state: TrainState,
+    x_t: Latents,
+    t: PerSample,
+    condition: Conditioning,
+    *,
+    teacher: Latents | None = None,
+    fake: Latents | None = None,
+) -> Latents:
+    """The reference's v, from the passes already made where it is one of them."""
+    kind, networks = state.config.reference.kind, state.networks
+    if kind in ("static", "hybrid") and teacher is None:
+        teacher = networks.velocity("teacher")(x_t, t, condition)
+    if kind == "static" and teacher is not None:
+        return teacher
+    if kind == "fake":
+        return networks.velocity("fake")(x_t, t, condition) if fake is None else fake
+    ema = networks.velocity("reference")(x_t, t, condition)
+    return (
+        ema if teacher is None or kind == "ema" else teacher.lerp(ema, state.config.reference.mix)
+    )
+
+
+def _follow(state: TrainState) -> None:
+    """The averages that trail phi, from their start at phi: no ramps."""
+    networks, config = state.networks, state.config
+    if "surrogate_ema" in networks.specs:
+        networks.average("surrogate_ema", "surrogate", config.surrogate.ema)
+    if "reference" in networks.specs:
+        networks.average("reference", "surrogate", config.reference.decay)
+
+
+def _reward_metrics(scored: ScoredBatch, advantage: Advantages) -> Metrics:
+    """Mean reward in all and per reward name, shares of dead groups and missing rewards."""
+    metrics = {
+        "groups/dead_share": float((~advantage.live).float().mean()),
+        "groups/missing_share": float((~advantage.valid).float().mean()),
+        "reward/mean": float(scored.rewards.nanmean()),
+    }
+    for name in sorted(set(scored.names)):
+        rows = torch.tensor([n == name for n in scored.names])
+        metrics[f"reward/{name}"] = float(scored.rewards[rows].nanmean())
+    return metrics
