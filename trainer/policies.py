@@ -1,0 +1,66 @@
+"""The models an evaluation compares: teacher, few-step start, trained generator, on one backbone.
+
+Knows how each is sampled and what it costs; never trains and never scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trainer.backbones import Backbone, Conditioning
+from trainer.config import RolloutConfig
+from trainer.evaluate import Policy
+from trainer.evaluation import START, TEACHER, TRAINED
+from trainer.flow import time_grid
+from trainer.networks import Networks, Source
+from trainer.rollout import rollout, sample_guided
+
+TEACHER_STEPS = 40  # with guidance 80 evaluations, the field's usual budget
+LABELS = {TEACHER: "teacher", START: "start", TRAINED: "TDM-R1"}
+
+
+def few_step(name: str, source: Source, networks: Networks, sampling: RolloutConfig) -> Policy:
+    """A role as deterministic K-step generator without guidance: K evaluations."""
+    backbone = networks.backbone
+
+    @torch.no_grad()
+    def sample(noise: Tensor, prompts: Sequence[str]) -> Tensor:
+        times = time_grid(sampling.k_steps, sampling.flow_shift)
+        start = noise.to(backbone.device)
+        return backbone.decode(
+            rollout(networks.velocity(source), start, _encode(backbone, prompts), times).final
+        )
+
+    return Policy(name, LABELS[name], sampling.k_steps, sample)
+
+
+def guided_teacher(
+    networks: Networks, *, shift: float, guidance: float, steps: int = TEACHER_STEPS
+) -> Policy:
+    """The frozen base with classifier-free guidance: two evaluations a step."""
+    backbone = networks.backbone
+
+    @torch.no_grad()
+    def sample(noise: Tensor, prompts: Sequence[str]) -> Tensor:
+        latents, _ = sample_guided(
+            networks.velocity("teacher"),
+            noise.to(backbone.device),
+            _encode(backbone, prompts),
+            _encode(backbone, [""]),
+            steps=steps,
+            shift=shift,
+            guidance=guidance,
+        )
+        return backbone.decode(latents)
+
+    return Policy(TEACHER, LABELS[TEACHER], steps * (2 if guidance != 1 else 1), sample)
+
+
+def _encode(backbone: Backbone, prompts: Sequence[str]) -> Conditioning:
+    """One row per prompt; prompts that occur twice are encoded once."""
+    distinct = sorted(set(prompts))
+    rows = torch.tensor([distinct.index(p) for p in prompts], device=backbone.device)
+    return backbone.encode(distinct).rows(rows)
