@@ -145,6 +145,7 @@ def _measure(
             for image, pixels in zip(batch, pictures, strict=True):
                 gallery.keep(policy.name, image, pixels)
             progress(len(batch))
+            _raise_early(waiting)
         for tag, future in waiting:
             scores.setdefault(tag, []).extend(future.result().rewards)
     for tag, values in scores.items():
@@ -155,6 +156,13 @@ def _measure(
             )
     seconds = round(time.monotonic() - started, 1)
     return Row(label=policy.label, nfe=policy.nfe, scores=scores, second=second, seconds=seconds)
+
+
+def _raise_early(waiting: Sequence[tuple[str, Future[Job]]]) -> None:
+    """A server that is gone is noticed now, not after everything was generated."""
+    for _, future in waiting:
+        if future.done():
+            future.result()
 
 
 def batches(chosen: Sequence[EvalImage], size: int) -> Iterator[list[EvalImage]]:
