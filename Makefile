@@ -1,0 +1,46 @@
+# `make run` and `make test` are all a newcomer needs; both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# machine: OCR and counting rewards; human: waits for clicks; simulated: simulated people click.
+REWARD ?= machine
+NAME ?= demo
+PORT ?= 8000
+# Where pip looks for torch first, e.g. TORCH_INDEX=--index-url=... for a CPU-only build.
+TORCH_INDEX ?=
+ARGS ?=
+STAMP := $(VENV)/.installed
+
+.PHONY: run test eval lint setup browser clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run    train the embedded model against the reward server, end with a report"
+	@echo "make run REWARD=human|simulated    the same with likes and dislikes as the reward"
+	@echo "make test   all checks and tests"
+	@echo "make eval   measure all rows of the table again (long)"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH_INDEX) torch
+	$(BIN)/python -m pip install -q -c constraints.txt '.[server,trainer,dev]'
+	touch $@
+
+run: $(STAMP)
+	$(BIN)/python -m trainer demo --reward $(REWARD) --name $(NAME) --port $(PORT) $(ARGS)
+
+eval: $(STAMP)
+	$(BIN)/python -m trainer demo --eval-only --port $(PORT) $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,86 @@
+"""Stage 3 of pretraining: the 4-step student and its fake score, distilled from the teacher by TDM.
+
+The same update as TDM-R1 with no reward: the generator follows the KL direction alone.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from rich.progress import track
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from trainer.backbones import load_backbone
+from trainer.config import Config, load_config
+from trainer.flow import time_grid
+from trainer.lora_files import write_lora
+from trainer.networks import build_networks
+from trainer.randomness import normals
+from trainer.rollout import rollout
+from trainer.tdm_r1.state import Batch, TrainState
+from trainer.tdm_r1.update import TdmR1
+from trainer.tiny.world import TAGS, sample_prompt
+
+SAVE_EVERY = 50
+
+
+def distil(config_file: Path, model: Path, work: Path, text_share: float) -> None:
+    """Train the student; writes `model/student` and `model/fake`, resumes from `work`.
+
+    Prompts come from the whole world, held-out combinations included: the student stands for a
+    published few-step model, whose training nobody filtered.
+    """
+    config = load_config(config_file, [f'model.path="{model}"'])
+    state = _state(config)
+    method, folder = TdmR1(state), work / "student.safetensors"
+    start = _restore(state, folder)
+    total = config.run.iterations
+    for iteration in track(range(start, total), "student", completed=start, total=total):
+        batch = _fresh_batch(state, iteration, text_share)
+        method.update(batch, None, iteration, iteration / total)
+        if (iteration + 1) % SAVE_EVERY == 0 or iteration + 1 == total:
+            _save(state, folder, iteration + 1)
+    write_lora(model / "student", state.networks.lora("generator_ema"))
+    write_lora(model / "fake", state.networks.lora("fake"))
+
+
+def _state(config: Config) -> TrainState:
+    backbone = load_backbone(config.model, config.compute)
+    return TrainState(backbone, build_networks(backbone, config), config)
+
+
+def _fresh_batch(state: TrainState, iteration: int, text_share: float) -> Batch:
+    config = state.config
+    rng = random.Random(f"{config.run.seed}/{iteration}")
+    count = config.groups.per_step
+    tags = ["text" if rng.random() < text_share else rng.choice(TAGS) for _ in range(count)]
+    captions = [sample_prompt(tag, rng).caption for tag in tags]
+    condition = state.backbone.encode(captions)
+    keys = tuple(range(iteration * count, (iteration + 1) * count))
+    noise = normals(
+        state.backbone.latent_shape, [(config.run.seed, iteration, key, 0, "noise") for key in keys]
+    )
+    trajectory = rollout(
+        state.networks.velocity("generator"),
+        noise.to(state.backbone.device),
+        condition,
+        time_grid(config.rollout.k_steps, config.rollout.flow_shift),
+    )
+    return Batch(keys, 1, condition, trajectory)
+
+
+def _save(state: TrainState, path: Path, iteration: int) -> None:
+    partial = path.with_suffix(".partial")
+    tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
+    save_file(tensors, partial, {"iteration": str(iteration)})
+    partial.rename(path)
+
+
+def _restore(state: TrainState, path: Path) -> int:
+    if not path.exists():
+        return 0
+    state.load_tensors(load_file(path))
+    with safe_open(path, framework="pt") as handle:
+        return int(handle.metadata()["iteration"])

@@ -1,0 +1,65 @@
+"""Stage 1 of pretraining: a stock AutoencoderKL, four times smaller per side than the picture."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKL
+from torch.nn import functional
+
+from trainer.tiny.dataset import Dataset
+
+
+def build_vae(size: int, latent_channels: int, widths: tuple[int, ...]) -> AutoencoderKL:
+    """An untrained VAE; each width after the first halves the resolution."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        block_out_channels=widths,
+        layers_per_block=1,
+        latent_channels=latent_channels,
+        norm_num_groups=8,
+        sample_size=size,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=False,
+    )
+
+
+def vae_loss(vae: AutoencoderKL, images: torch.Tensor, kl_weight: float) -> torch.Tensor:
+    """L1 + L2 reconstruction plus a small KL; images in [-1, 1], shape (B, 3, S, S)."""
+    posterior = vae.encode(images).latent_dist
+    restored = vae.decode(posterior.sample()).sample.float()
+    distance = functional.l1_loss(restored, images) + functional.mse_loss(restored, images)
+    kl: torch.Tensor = posterior.kl().mean() / posterior.mean[0].numel()
+    return distance + kl_weight * kl
+
+
+def to_unit(images: torch.Tensor) -> torch.Tensor:
+    """uint8 (B, 3, S, S) to float in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+@torch.no_grad()
+def calibrate(vae: AutoencoderKL, data: Dataset, samples: int = 2048) -> None:
+    """Set scaling and shift so that latents have mean 0 and standard deviation 1."""
+    means = [
+        vae.encode(to_unit(batch)).latent_dist.mean
+        for batch in torch.split(data.images[:samples], 256)
+    ]
+    latents = torch.cat(means)
+    vae.register_to_config(
+        shift_factor=float(latents.mean()), scaling_factor=1.0 / float(latents.std())
+    )
+
+
+@torch.no_grad()
+def encode_all(vae: AutoencoderKL, data: Dataset, device: torch.device) -> torch.Tensor:
+    """Normalised latents of the whole dataset, bfloat16 (N, C, h, w) on the CPU."""
+    shift, scale = vae.config.shift_factor, vae.config.scaling_factor
+    chunks = []
+    for batch in torch.split(data.images, 500):
+        mean = vae.encode(to_unit(batch.to(device))).latent_dist.mean
+        chunks.append(((mean - shift) * scale).to("cpu", torch.bfloat16))
+    return torch.cat(chunks)
