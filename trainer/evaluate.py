@@ -1,4 +1,4 @@
-"""Measures models on held-out prompts: generate from fixed noise, score over HTTP, keep every score.
+"""Measures models on held-out prompts: same noise for all, scored over HTTP, every score kept.
 
 The server's scorers give the numbers (counting in strict mode, OCR); the second scorer looks at the
 same pictures and its verdicts are kept beside them. A failed score is missing, never zero.
