@@ -73,7 +73,7 @@ class ComputeConfig(Section):
     dtype: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on CUDA, fp32 elsewhere
     threads: Count | None = None
     micro_batch: Count | None = None  # samples per network call; None: all at once
-    merge_adapters: Literal["auto", "never"] = "auto"  # fold adapters for passes without gradient
+    fold_adapters: Literal["auto", "never"] = "auto"  # auto: small fp32 models run W + s B A
 
 
 class ServerConfig(Section):

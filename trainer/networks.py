@@ -1,9 +1,9 @@
 """All roles as LoRA adapters on ONE frozen base; the teacher is the base with adapters off.
 
 Switching roles touches one attribute per adapted layer (PEFT's own `set_adapter` walks the module
-tree and toggles gradients, milliseconds each time). Passes without gradient may run with the
-adapter folded into a per-role copy of the adapted matrices of a small model; the base's own weights
-are never written. Refuses to hold more than one copy of anything else.
+tree and toggles gradients, milliseconds each time). In small models the adapter is folded into the
+adapted matrices for the length of a pass (W + s B A, differentiable: half the time on a CPU, the
+same numbers up to rounding); the base's own weights are never written. Refuses to copy the base.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ from trainer.shapes import LatentImages, PerSample
 
 Role = Literal["generator", "generator_ema", "surrogate", "surrogate_ema", "reference", "fake"]
 Source = Literal[Role, "teacher"]
-# Folding needs a copy of the adapted matrices per role: fine for small models, never for large.
-MERGE_LIMIT = 16_000_000
+# Most adapted weights a model may have to be folded: a copy per role, so never for a large one.
+FOLD_LIMIT = 16_000_000
 
 
 class Networks:
     """The roles of one run on one backbone."""
 
-    def __init__(self, backbone: Backbone, *, merge: bool = True, micro_batch: int | None = None):
+    def __init__(self, backbone: Backbone, *, fold: bool = True, micro_batch: int | None = None):
         self.backbone = backbone
         self.specs: dict[Role, LoraSpec] = {}
         self._micro_batch = micro_batch
-        self._merge = merge
+        self._fold_small = fold
         self._layers: dict[str, Any] = {}
-        self._merged: dict[Role, dict[str, nn.Parameter]] = {}
+        self._foldable: set[Source] = set()
+        self._kept: dict[Role, dict[str, Tensor]] = {}  # folded weights for passes at no gradient
 
     def add(self, role: Role, spec: LoraSpec, seed: int = 0) -> None:
         """A new adapter that changes nothing yet (B = 0); A is drawn from (seed, role)."""
@@ -71,9 +72,12 @@ class Networks:
             # PEFT's "gaussian" initialisation, keyed instead of drawn from hidden state
             a.weight.data.copy_(normal(a.weight.shape, seed, role, name) / spec.rank)
             nn.init.zeros_(b.weight)
+        self._switch_off()
+        if self._fold_small and self._may_fold(role):
+            self._foldable.add(role)
         for parameter in self.parameters(role):
             parameter.requires_grad_(role in ("generator", "surrogate", "fake"))
-        self._changed(role)
+        self.changed(role)
 
     def add_copy(self, role: Role, source: Role) -> None:
         """A new adapter equal to an existing one."""
@@ -125,24 +129,24 @@ class Networks:
                     f"{tuple(target.shape)}; set lora.rank to the file's rank"
                 )
             target.copy_(tensors[name])
-        self._changed(role)
+        self.changed(role)
 
     @torch.no_grad()
     def copy(self, role: Role, source: Role) -> None:
         """role := source."""
-        torch._foreach_copy_([*self.parameters(role)], [*self.parameters(source)])
-        self._changed(role)
+        torch._foreach_copy_(self.parameters(role), self.parameters(source))
+        self.changed(role)
 
     @torch.no_grad()
     def average(self, role: Role, source: Role, decay: float) -> None:
         """role := decay role + (1 - decay) source, in fp32 (an exponential moving average)."""
-        mine, theirs = [*self.parameters(role)], [*self.parameters(source)]
+        mine, theirs = self.parameters(role), self.parameters(source)
         torch._foreach_lerp_(mine, theirs, 1 - decay)
-        self._changed(role)
+        self.changed(role)
 
     def changed(self, role: Role) -> None:
-        """Must be called after the adapter's weights were written by an optimizer."""
-        self._changed(role)
+        """Forgets what was folded; to be called after an optimizer wrote the adapter."""
+        self._kept.pop(role, None)
 
     def fingerprint(self, source: Source) -> str:
         """SHA-256 of a role's weights; of the base's for the teacher."""
@@ -170,7 +174,7 @@ class Networks:
         if source == "teacher":
             yield
             return
-        if self._merge and not torch.is_grad_enabled() and self._small(source):
+        if source in self._foldable:
             with self._folded(source):
                 yield
             return
@@ -189,36 +193,34 @@ class Networks:
     @contextmanager
     def _folded(self, role: Role) -> Iterator[None]:
         """Swaps each adapted layer's weight OBJECT, so graphs built before keep the base's."""
-        merged = self._merged.get(role) or self._fold(role)
-        bases = {name: self._layers[name].base_layer for name in merged}
+        if torch.is_grad_enabled():
+            folded = self._fold(role)
+        elif (kept := self._kept.get(role)) is not None:
+            folded = kept
+        else:
+            folded = self._kept[role] = self._fold(role)
+        bases = {name: self._layers[name].base_layer for name in folded}
         own = {name: base.weight for name, base in bases.items()}
         try:
-            for name, weight in merged.items():
+            for name, weight in folded.items():
                 bases[name]._parameters["weight"] = weight
             yield
         finally:
             for name, weight in own.items():
                 bases[name]._parameters["weight"] = weight
 
-    @torch.no_grad()
-    def _fold(self, role: Role) -> dict[str, nn.Parameter]:
+    def _fold(self, role: Role) -> dict[str, Tensor]:
+        """W + scale B A per adapted layer; gradients reach A and B through it."""
         folded = {}
         for name, layer in self._of(role):
             a, b = _pair(layer, role)
-            weight = torch.addmm(layer.base_layer.weight, b, a, alpha=layer.scaling[role])
-            folded[name] = nn.Parameter(weight, requires_grad=False)
-        self._merged[role] = folded
+            folded[name] = torch.addmm(layer.base_layer.weight, b, a, alpha=layer.scaling[role])
         return folded
 
-    def _small(self, role: Role) -> bool:
+    def _may_fold(self, role: Role) -> bool:
         weights = [layer.base_layer.weight for _, layer in self._of(role)]
-        return sum(w.numel() for w in weights) <= MERGE_LIMIT and all(
-            w.dtype == torch.float32 for w in weights
-        )
-
-    def _changed(self, role: Role) -> None:
-        self._merged.pop(role, None)
-        self._switch_off()
+        small = sum(w.numel() for w in weights) <= FOLD_LIMIT
+        return small and all(w.dtype == torch.float32 for w in weights)
 
     def _in_micro_batches(
         self, x_t: LatentImages, t: PerSample, condition: Conditioning
@@ -254,7 +256,7 @@ def build_networks(backbone: Backbone, config: Config) -> Networks:
     """
     compute = config.compute
     networks = Networks(
-        backbone, merge=compute.merge_adapters == "auto", micro_batch=compute.micro_batch
+        backbone, fold=compute.fold_adapters == "auto", micro_batch=compute.micro_batch
     )
     targets = config.lora.targets or backbone.default_lora_targets
     fresh = LoraSpec(config.lora.rank, config.lora.scale_alpha, targets)
