@@ -49,14 +49,23 @@ def advance(old: JobStatus, new: JobStatus) -> JobStatus:
 
 
 @dataclass(frozen=True)
+class Blob:
+    """A stored image file; sizes in bytes and pixels."""
+
+    sha256: str
+    mime: str
+    bytes: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class NewItem:
-    """One image as accepted; with ``error`` it is answered already and needs no ``sha256``."""
+    """One image as accepted; with ``error`` it is answered already and needs no ``image``."""
 
     prompt: str
     id: str | None = None
-    sha256: str | None = None
-    width: int = 0
-    height: int = 0
+    image: Blob | None = None
     target: Json | None = None
     error: tuple[ItemErrorCode, str] | None = None
 

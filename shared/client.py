@@ -108,6 +108,10 @@ class RewardClient:
     ) -> Job:
         """Have ``request`` accepted and return its receipt; ``wait`` seconds for the answer too.
 
+        Without ``idempotency_key`` each call is a request of its own, except for human rewards:
+        there the server knows an equal request again for 24 h, so that even a restarted caller
+        never shows people the same images twice.
+
         Raises:
             RewardError: the subclasses say what to do; nothing was accepted unless the server
                 became unreachable, and then a retry under the same key finds the same job.

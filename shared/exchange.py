@@ -76,11 +76,9 @@ class Exchange:
 
     def submit(self, request: ScoreRequest, key: str | None, wait: float) -> Steps[Job]:
         prefer = f"wait={int(wait)}" if wait >= 1 else "respond-async"
-        headers = {
-            "Content-Type": "application/json",
-            "Prefer": prefer,
-            "Idempotency-Key": key or uuid.uuid4().hex,
-        }
+        headers = {"Content-Type": "application/json", "Prefer": prefer}
+        if key is not None or request.reward != "human":
+            headers["Idempotency-Key"] = key or uuid.uuid4().hex
         body = request.model_dump_json(exclude_none=True, exclude_defaults=True).encode()
         call = Call("POST", "/score", headers=headers, body=body, wait_s=wait)
         return (yield from self.ask(call, Job))
@@ -103,7 +101,7 @@ class Exchange:
             left = until - self._clock()
             if left <= 0:
                 raise WaitTimeout(job, timeout_s)
-            job = yield from self.job(job.id, min(POLL_S, left), job.rev)
+            job = yield from self.job(job.id, min(POLL_S, left), None)
         return job
 
     def put_image(self, data: bytes) -> Steps[StoredImage]:

@@ -121,7 +121,6 @@ class LeaseResult(Wire):
 
     live: list[str]
     lost: list[str]
-    lease_s: float
 
 
 class Annotator(Wire):

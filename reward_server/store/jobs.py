@@ -8,13 +8,14 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, select, update
 
 from reward_server.queue import (
     NEVER,
+    Blob,
     Kind,
     NewItem,
     NewJob,
@@ -62,7 +63,7 @@ def replayed(connection: Connection, key: str | None, fingerprint: str, now: flo
     row = connection.execute(select(idempotency).where(idempotency.c.key == key)).first()
     if row is None:
         return None
-    if key == fingerprint and row.created_at < now - KEPT_FINGERPRINT_S:
+    if str(key).startswith("fingerprint:") and row.created_at < now - KEPT_FINGERPRINT_S:
         return None
     if row.fingerprint != fingerprint:
         raise IdempotencyMismatch(row.job_id)
@@ -86,6 +87,7 @@ def accept(connection: Connection, new: NewJob, now: float, limit: int) -> tuple
     depth = pending(connection, new.kind)
     if waiting and depth + waiting > limit:
         raise QueueFull(depth, limit)
+    add_blobs(connection, [one.image for one in new.items if one.image is not None], now)
     connection.execute(job.insert(), [_job_row(new, now)])
     connection.execute(item.insert(), [_item_row(new, i, now) for i in range(len(new.items))])
     if new.idempotency is not None:
@@ -139,7 +141,7 @@ def _item_row(new: NewJob, position: int, now: float) -> dict[str, Any]:
         "reward": new.reward,
         "given_id": one.id,
         "prompt": one.prompt,
-        "sha256": one.sha256,
+        "sha256": None if one.image is None else one.image.sha256,
         "target": one.target,
         "status": "pending" if one.error is None else "error",
         "error_code": code,
@@ -164,32 +166,19 @@ def pending(connection: Connection, kind: Kind) -> int:
     return int(connection.execute(select(func.count()).where(waiting)).scalar_one())
 
 
-def add_blob(
-    connection: Connection,
-    sha256: str,
-    *,
-    mime: str,
-    size: int,
-    width: int,
-    height: int,
-    now: float,
-) -> None:
-    """Record an image whose file is stored; known ones stay as they are."""
-    row = {
-        "sha256": sha256,
-        "mime": mime,
-        "bytes": size,
-        "width": width,
-        "height": height,
-        "created_at": now,
-    }
-    insert_new(connection, blob, [row])
+def add_blobs(connection: Connection, blobs: Iterable[Blob], now: float) -> None:
+    """Record images whose files are stored; known ones stay as they are."""
+    rows = {one.sha256: asdict(one) | {"created_at": now} for one in blobs}
+    insert_new(connection, blob, list(rows.values()))
 
 
-def find_blobs(connection: Connection, hashes: Iterable[str]) -> dict[str, Row[Any]]:
-    """Rows of those images that are stored, by hash."""
+def find_blobs(connection: Connection, hashes: Iterable[str]) -> dict[str, Blob]:
+    """Those images that are stored, by hash."""
     query = select(blob).where(blob.c.sha256.in_(list(hashes)))
-    return {row.sha256: row for row in connection.execute(query)}
+    return {
+        row.sha256: Blob(row.sha256, row.mime, row.bytes, row.width, row.height)
+        for row in connection.execute(query)
+    }
 
 
 def load(connection: Connection, ids: Sequence[str]) -> list[Record]:
@@ -217,8 +206,8 @@ def search(
     group_id: str | None,
     status: str | None,
     limit: int,
-) -> list[Record]:
-    """Newest jobs first, narrowed by whatever is given."""
+) -> list[str]:
+    """Ids of jobs, newest first, narrowed by whatever is given."""
     query = select(job.c.id).order_by(job.c.created_at.desc(), job.c.id.desc()).limit(limit)
     for column, value in (
         (job.c.run_id, run_id),
@@ -227,7 +216,7 @@ def search(
     ):
         if value is not None:
             query = query.where(column == value)
-    return load(connection, list(connection.execute(query).scalars()))
+    return list(connection.execute(query).scalars())
 
 
 def cancel(connection: Connection, job_id: str, now: float) -> bool:

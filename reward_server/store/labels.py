@@ -17,7 +17,7 @@ from reward_server.queue import Rules, Tally, accepts_label, decide_item
 from reward_server.store.leases import grant
 from reward_server.store.settling import answer, note, settle, start, write_items
 from reward_server.store.tables import assignment, blob, item, job
-from shared.schema import TERMINAL, Label
+from shared.schema import TERMINAL, ErrorCode, Label
 from shared.schema_labels import LeaseRef, SubmitResult, SubmitRow
 
 Outcome = Literal["counted", "replayed", "extra", "refused"]
@@ -40,8 +40,8 @@ class HumanLease:
 class UndoRefused(Exception):
     """A label cannot be retracted (any more); ``code`` is the wire's error code."""
 
-    def __init__(self, code: str, message: str) -> None:
-        self.code = code
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        self.code: ErrorCode = code
         super().__init__(message)
 
 

@@ -36,6 +36,21 @@ class MachineLease:
     options: Json | None
 
 
+def _free(now: float) -> ColumnElement[bool]:
+    return (
+        (item.c.kind == "machine")
+        & (item.c.status == "pending")
+        & (item.c.leased == 0)
+        & (item.c.available_at <= now)
+        & (item.c.deadline_at > now)
+    )
+
+
+def machine_work(connection: Connection, now: float) -> bool:
+    """Whether a machine item waits to be claimed; only reads."""
+    return bool(connection.execute(select(exists().where(_free(now)))).scalar_one())
+
+
 def claim_machine(
     connection: Connection,
     worker: str,
@@ -45,13 +60,7 @@ def claim_machine(
     lease_s: float,
 ) -> list[MachineLease]:
     """Lease up to ``limit`` items of one reward to a scorer process; counts the attempt."""
-    free = (
-        (item.c.kind == "machine")
-        & (item.c.status == "pending")
-        & (item.c.leased == 0)
-        & (item.c.available_at <= now)
-        & (item.c.deadline_at > now)
-    )
+    free = _free(now)
     order = (item.c.priority.desc(), item.c.deadline_at, item.c.id)
     head = connection.execute(
         select(item.c.id, item.c.reward, item.c.attempts)

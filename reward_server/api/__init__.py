@@ -1,0 +1,1 @@
+"""HTTP routes: they translate between the wire and the store, and decide nothing."""

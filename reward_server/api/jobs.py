@@ -1,0 +1,158 @@
+"""Jobs: look, wait for one or many, cancel, acknowledge."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request
+
+from reward_server.api.problems import ApiError
+from reward_server.api.security import Requester, Services
+from reward_server.api.views import job_view
+from reward_server.hub import wait_for
+from reward_server.service import Service
+from reward_server.store import jobs
+from reward_server.store.jobs import Record
+from shared.schema import (
+    MAX_WAIT_S,
+    Job,
+    JobList,
+    JobStatus,
+    WaitRequest,
+    WaitResult,
+)
+
+router: Final = APIRouter(tags=["jobs"])
+
+Wait = Annotated[float, Query(ge=0, description="seconds to hold the answer, at most 60")]
+
+
+async def view(service: Service, job_id: str, request: Request) -> Job:
+    """One job for the wire.
+
+    Raises:
+        ApiError: 404, there is no such job.
+    """
+    found = await views(service, [job_id], request)
+    if not found:
+        raise ApiError(404, f"no job {job_id!r} on this server", code="unknown_job")
+    return found[0]
+
+
+async def views(service: Service, ids: list[str], request: Request) -> list[Job]:
+    """Jobs for the wire, in order; unknown ids are left out."""
+    records = await service.read(jobs.load, ids)
+    depth: dict[str, int] = {}
+    for record in records:
+        kind = record.job.kind
+        if record.job.finished_at is None and kind not in depth:
+            depth[kind] = await service.read(jobs.pending, kind)
+    return [_view(service, record, depth.get(record.job.kind, 0), request) for record in records]
+
+
+def _view(service: Service, record: Record, depth: int, request: Request) -> Job:
+    eta_s = service.pace.eta_s(record.job.reward, depth, service.clock())
+    return job_view(record, label_url=str(request.base_url), eta_s=eta_s)
+
+
+async def wait_until_over(
+    service: Service, job_id: str, seconds: float, rev: int | None = None
+) -> None:
+    """Return when the job is terminal or its revision differs from ``rev``, or after ``seconds``.
+
+    Raises:
+        ApiError: 404, there is no such job.
+    """
+    until = service.clock() + min(seconds, MAX_WAIT_S)
+    with service.hub.listen([job_id]) as bell:
+        while True:
+            head = (await service.read(jobs.heads, [job_id])).get(job_id)
+            if head is None:
+                raise ApiError(404, f"no job {job_id!r} on this server", code="unknown_job")
+            now_rev, over = head
+            left = until - service.clock()
+            if over or (rev is not None and now_rev != rev) or left <= 0 or service.hub.closing:
+                return
+            await wait_for(bell, left)
+
+
+@router.get("/jobs/{job_id}", response_model=Job)
+async def get_job(
+    job_id: str,
+    request: Request,
+    service: Services,
+    caller: Requester,
+    wait: Wait = 0.0,
+    rev: int | None = None,
+) -> Job:
+    """A job's state; with ``wait``, once it is over or its revision is no longer ``rev``."""
+    if wait > 0:
+        await wait_until_over(service, job_id, wait, rev)
+    return await view(service, job_id, request)
+
+
+@router.get("/jobs", response_model=JobList)
+async def list_jobs(
+    request: Request,
+    service: Services,
+    caller: Requester,
+    run_id: str | None = None,
+    group_id: str | None = None,
+    status: JobStatus | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> JobList:
+    """Jobs, newest first."""
+    found = await service.read(
+        jobs.search, run_id=run_id, group_id=group_id, status=status, limit=limit
+    )
+    return JobList(jobs=await views(service, found, request))
+
+
+@router.post("/jobs/wait", response_model=WaitResult)
+async def wait_for_many(
+    ask: WaitRequest, request: Request, service: Services, caller: Requester
+) -> WaitResult:
+    """Wait until any of these jobs has changed, or all are over; answers with the changed ones."""
+    until = service.clock() + min(ask.wait, MAX_WAIT_S)
+    with service.hub.listen(ask.ids) as bell:
+        while True:
+            heads = await service.read(jobs.heads, ask.ids)
+            left = until - service.clock()
+            if _satisfied(ask, heads) or left <= 0 or service.hub.closing:
+                break
+            await wait_for(bell, left)
+    changed = [i for i in heads if _changed(ask, i, heads[i])]
+    return WaitResult(
+        jobs=await views(service, changed, request),
+        pending=[i for i in heads if i not in set(changed)],
+        unknown=[i for i in ask.ids if i not in heads],
+    )
+
+
+def _changed(ask: WaitRequest, job_id: str, head: tuple[int, bool]) -> bool:
+    rev, over = head
+    return rev != ask.revs[job_id] if job_id in ask.revs else over
+
+
+def _satisfied(ask: WaitRequest, heads: dict[str, tuple[int, bool]]) -> bool:
+    if ask.mode == "all":
+        return all(over for _, over in heads.values())
+    return any(_changed(ask, i, head) for i, head in heads.items()) or not heads
+
+
+@router.post("/jobs/{job_id}/cancel", response_model=Job)
+async def cancel(job_id: str, request: Request, service: Services, caller: Requester) -> Job:
+    """Stop a job; items without an answer become ``skipped``. A finished job stays as it is."""
+    await view(service, job_id, request)
+    await service.write(jobs.cancel, job_id, service.clock())
+    service.hub.notify([job_id])
+    return await view(service, job_id, request)
+
+
+@router.post("/jobs/{job_id}/ack", response_model=Job)
+async def ack(job_id: str, request: Request, service: Services, caller: Requester) -> Job:
+    """Tell that the rewards were used: from now on no vote of this job can be undone."""
+    await view(service, job_id, request)
+    await service.write(jobs.acknowledge, job_id, service.clock())
+    service.hub.notify([job_id])
+    return await view(service, job_id, request)

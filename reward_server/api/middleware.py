@@ -1,0 +1,96 @@
+"""Around every request: an id, a log line, the body limit while streaming, safe headers.
+
+Plain ASGI, so that streaming and disconnects keep working.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from reward_server.api.problems import ApiError
+from shared.schema import MAX_BODY_BYTES
+
+log = structlog.get_logger()
+
+
+class RequestLog:
+    """Gives every request an id (``X-Request-ID``), counts its body and logs how it ended."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = f"req_{secrets.token_hex(8)}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        began, status = time.perf_counter(), 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Referrer-Policy", "no-referrer")
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answer)
+        finally:
+            quiet = scope["path"] in ("/healthz", "/readyz")
+            log.log(
+                10 if quiet else 20,
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=round(1000 * (time.perf_counter() - began), 1),
+                request_id=request_id,
+            )
+
+
+class BodyLimit:
+    """Refuses bodies beyond the limit: by their declared length, or while they stream in."""
+
+    def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "0")
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            if declared.isdecimal() and int(declared) > self.limit:
+                raise self._too_large(declared)
+            message = await receive()
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                scope["state"]["body_bytes"] = size
+                if size > self.limit:
+                    raise self._too_large(f"more than {self.limit}")
+            return message
+
+        await self.app(scope, counted, send)
+
+    def _too_large(self, size: str) -> ApiError:
+        return ApiError(
+            413,
+            f"the body has {size} bytes, the limit is {self.limit}; "
+            "send fewer images per request, or store them first with PUT /images/sha256-<hex>",
+        )

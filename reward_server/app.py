@@ -1,0 +1,66 @@
+"""The web application: routes, error answers and middleware around one ``Service``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from reward_server import __version__
+from reward_server.api import jobs, labels, ops, pages, problems, score
+from reward_server.api.middleware import BodyLimit, RequestLog
+from reward_server.service import Service
+from shared.schema import Problem, ScoreRequest
+
+DESCRIPTION = """Scores images by OCR, by counting and by people.
+
+    curl -s 127.0.0.1:8000/score/ocr --json '{"items": [{"prompt": "A sign that says Hi",
+      "image": {"b64": "iVBOR..."}, "target": {"text": "Hi"}}]}'
+
+A reward that could not be measured is `null` with a reason, never a number."""
+
+
+def create_app(service: Service) -> FastAPI:
+    """An application that starts and stops ``service`` with its own lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(
+        title="Reward server",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        responses={"default": {"model": Problem, "description": "Problem (RFC 9457)"}},
+    )
+    app.state.service = service
+    problems.install(app)
+    for module in (score, jobs, labels, ops, pages):
+        app.include_router(module.router)
+    pages.mount(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestLog)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document plus the score request, whose body is parsed by hand."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
+        )
+        request = ScoreRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas = document["components"]["schemas"]
+        schemas.update(request.pop("$defs", {}))
+        schemas["ScoreRequest"] = request
+        app.openapi_schema = document
+    return app.openapi_schema

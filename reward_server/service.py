@@ -1,0 +1,135 @@
+"""What the routes work with: store, images, scorers, wake-ups and the clock, wired together once.
+
+Blocking calls go to threads here, so that the event loop only ever translates and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import structlog
+from pydantic import BaseModel
+from sqlalchemy import Connection
+
+from reward_server.blobs import Blobs
+from reward_server.hub import Hub, Pace
+from reward_server.pool import ScorerPool, is_dead
+from reward_server.queue import Kind
+from reward_server.scorers import load
+from reward_server.settings import Settings
+from reward_server.store import Store, leases
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SWEEP_S: Final = 0.2
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward as the routes see it; machine rewards validate target and options."""
+
+    name: str
+    kind: Kind
+    model: str
+    target: type[BaseModel] | None = None
+    options: type[BaseModel] | None = None
+
+
+HUMAN: Final = Reward("human", "human", "human/like-dislike")
+
+
+class Service:
+    """One server's parts; ``start`` and ``stop`` bracket its life on an event loop."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.rewards = {"human": HUMAN}
+        for name, path in settings.scorers.items():
+            scorer = load(path)
+            self.rewards[name] = Reward(
+                name, "machine", scorer.model, scorer.target, scorer.options
+            )
+        self.store = Store(settings.database_url, full_sync=settings.durability == "full")
+        self.blobs = Blobs(settings.data / "blobs", sync=settings.durability == "full")
+        self.hub = Hub()
+        self.pace = Pace()
+        self.pool = ScorerPool(settings, self._scored, self._release)
+        self.started_at = clock()
+        self._writer = ThreadPoolExecutor(1, "store-write")
+        self._workers = ThreadPoolExecutor(8, "store-read")
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Migrate, take back what dead scorer processes held, start scorers and the sweep."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self.store.migrate)
+        for worker in await self.read(leases.workers):
+            if is_dead(worker):
+                await self._release(worker)
+        self.pool.start()
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """End the sweep and the scorers; whatever was accepted stays in the store."""
+        self.hub.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self.pool.stop()
+        self._writer.shutdown()
+        self._workers.shutdown()
+        self.store.close()
+
+    async def write(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """``Store.write`` off the event loop; writes of one process stand in line here."""
+        call = partial(self.store.write, work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, call)
+
+    async def read(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """``Store.read`` off the event loop."""
+        call = partial(self.store.read, work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._workers, call)
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Any other blocking call off the event loop."""
+        call = partial(work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._workers, call)
+
+    def _scored(self, jobs: list[str], reward: str, items: int) -> None:
+        self.pace.record(reward, items, self.clock())
+        self.hub.notify(jobs)
+
+    async def _release(self, worker: str) -> None:
+        self.hub.notify(await self.write(leases.release_worker, worker, self.clock()))
+        self.pool.wake()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                self.pool.kill_hung(time.monotonic())
+                if await self.read(leases.due, self.clock()):
+                    settle_s = self.settings.settle_s
+                    self.hub.notify(await self.write(leases.sweep, self.clock(), settle_s))
+                    self.pool.wake()
+            except Exception as error:
+                log.error("sweep_failed", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(1.0)
+
+
+def describe(model: type[BaseModel] | None) -> dict[str, Any] | None:
+    """JSON schema of a scorer's target or options."""
+    return None if model is None else model.model_json_schema()
