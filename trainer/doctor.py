@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import torch
 from shared.client import RewardClient, RewardError, ServerUnreachable, Unauthorized
 from trainer.errors import TrainerError
 from trainer.evaluation import load, require_weights
+from trainer.local_server import why_taken
 
 Status = Literal["ok", "warn", "fail"]
 Versions = Callable[[str], str]
@@ -194,13 +194,9 @@ def port_finding(url: str) -> Finding:
     """Whether a server could be started where none answers."""
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 8000
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            remedy = f"stop what listens there, or take another: make run PORT={port + 1}"
-            return Finding("fail", "port", f"{host}:{port} cannot be taken ({error})", remedy)
+    if taken := why_taken(host, port):
+        remedy = f"stop what listens there, or take another: make run PORT={port + 1}"
+        return Finding("fail", "port", f"{host}:{port} cannot be taken ({taken})", remedy)
     return Finding("ok", "port", f"{host}:{port} is free")
 
 
