@@ -30,7 +30,7 @@ def _blurred(image: Pixels, noise: np.random.Generator) -> Pixels:
 
 
 def _noisy(image: Pixels, noise: np.random.Generator) -> Pixels:
-    return np.clip(image + noise.normal(0, 10, image.shape), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image + noise.normal(0, 10, image.shape), 0, 255), np.uint8)
 
 
 def _compressed(image: Pixels, noise: np.random.Generator) -> Pixels:
@@ -40,7 +40,7 @@ def _compressed(image: Pixels, noise: np.random.Generator) -> Pixels:
 
 def _tinted(image: Pixels, noise: np.random.Generator) -> Pixels:
     gains, offsets = noise.uniform(0.94, 1.06, 3), noise.normal(0, 4, 3)
-    return np.clip(image * gains + offsets, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image * gains + offsets, 0, 255), np.uint8)
 
 
 def _through_a_bottleneck(image: Pixels, noise: np.random.Generator) -> Pixels:

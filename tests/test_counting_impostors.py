@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from reward_server.scorers.geneval import UNKNOWN, GenEvalTarget, judge
-from reward_server.scorers.shapes import SHAPES, detect
+from reward_server.scorers.outlines import SHAPES
+from reward_server.scorers.shapes import detect
 from trainer.tiny.scenes import Scene, Shape, Sign, render
 
 Grid = NDArray[np.float64]
@@ -29,7 +30,8 @@ def _paint(
     axis = ((np.arange(32 * FINE) + 0.5) / FINE - 16) / radius
     mask = inside(*np.meshgrid(axis, axis))
     coverage = mask.reshape(32, FINE, 32, FINE).mean(axis=(1, 3))[..., None]
-    return (coverage * np.array(ink) + (1 - coverage) * np.array((20, 25, 75))).astype(np.uint8)
+    picture = coverage * np.array(ink) + (1 - coverage) * np.array((20, 25, 75))
+    return np.asarray(picture, np.uint8)
 
 
 def _far(x: Grid, y: Grid) -> Grid:

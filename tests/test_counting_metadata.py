@@ -46,7 +46,8 @@ SQUARE, CIRCLES = _clause("square"), _clause("circle", 2)
         ([CIRCLES, SQUARE], [], None),
         ([CIRCLES, SQUARE], [_clause("circle", 3), _clause("ring")], None),
         ([_clause("circle", color="red"), _clause("circle", color="blue"), SQUARE], [], None),
-        ([SQUARE, {**CIRCLES, "position": ["above", 0]}], [], "include[1].position"),
+        ([SQUARE, {**CIRCLES, "position": ["above", 0]}], [], None),
+        ([SQUARE, {**CIRCLES, "position": ["left of", 0]}], [], "include[1].position"),
         (
             [SQUARE, _clause("circle", color="red", position=["above", 0]), _clause("circle")],
             [],

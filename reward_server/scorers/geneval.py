@@ -139,7 +139,7 @@ def judge(
         found = [_most_confident(clause, objects) for clause in target.include]
     else:
         found = _assign(target, objects)
-    strays = _strays(found, objects) if match == "scene" else []
+    strays = _without(objects, [o for f in found for o in f.all]) if match == "scene" else []
     failures = _clause_failures(target, found, match) + _exclusion_failures(target, objects)
     if strays:
         listing = ", ".join(sorted(_describe(o) for o in strays))
@@ -220,14 +220,10 @@ def _along(position: tuple[Relation, int] | None) -> Callable[[DetectedObject], 
 
 
 def _without(
-    objects: list[DetectedObject], taken: Sequence[DetectedObject]
+    objects: Sequence[DetectedObject], taken: Sequence[DetectedObject]
 ) -> list[DetectedObject]:
     gone = {id(o) for o in taken}
     return [o for o in objects if id(o) not in gone]
-
-
-def _strays(found: list[_Found], objects: Sequence[DetectedObject]) -> list[DetectedObject]:
-    return _without(list(objects), [o for f in found for o in f.all])
 
 
 def _fits(clause: Clause, candidate: DetectedObject) -> bool:
