@@ -48,7 +48,7 @@ def _through_a_bottleneck(image: Pixels, noise: np.random.Generator) -> Pixels:
     side = len(image)
     keep = np.add.outer(np.arange(side), np.arange(side)) < 1.15 * side
     channels = [cv2.idct(cv2.dct(c.astype(np.float32)) * keep) for c in np.moveaxis(image, 2, 0)]
-    return np.clip(np.stack(channels, axis=2), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.stack(channels, axis=2), 0, 255), np.uint8)
 
 
 def _untouched(image: Pixels, noise: np.random.Generator) -> Pixels:
