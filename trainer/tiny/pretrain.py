@@ -1,8 +1,8 @@
-"""`python -m trainer pretrain`: makes the embedded model from nothing, in three stages.
+"""`python -m trainer pretrain`: makes the embedded model from nothing, in four stages.
 
-VAE, then the teacher (flow matching), then the 4-step student by TDM (`student.py`). Each stage
-resumes from its own checkpoint in the work folder; the result is a stock diffusers pipeline folder
-with the student and its fake score as LoRAs beside it.
+VAE, text encoders (`captions.py`), the teacher (flow matching), then the 4-step student by TDM
+(`student.py`). Each stage resumes from its own checkpoint in the work folder; the result is a stock
+diffusers pipeline folder with the student and its fake score as LoRAs beside it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,21 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
 
+from trainer.tiny.captions import TextEncoders, train_encoders
 from trainer.tiny.dataset import Dataset, Recipe, load_or_render
 from trainer.tiny.stage import Schedule, optimise
-from trainer.tiny.teacher import Architecture, Denoiser, flow_matching_loss, save_pipeline
-from trainer.tiny.tokenizer import build_tokenizer
+from trainer.tiny.teacher import (
+    Architecture,
+    build_transformer,
+    encode_captions,
+    flow_matching_loss,
+    save_pipeline,
+)
 from trainer.tiny.vae import build_vae, calibrate, encode_all, to_unit, vae_loss
 
-STAGES = ("vae", "teacher", "student")
+STAGES = ("vae", "captions", "teacher", "student")
 
 
 class Section(BaseModel):
@@ -44,16 +51,23 @@ class VaeConfig(Section):
     widths: tuple[int, ...] = (32, 48, 64)
 
 
+class CaptionsConfig(Section):
+    iterations: int = 1500
+    batch: int = 96
+    lr: float = 2e-3
+    width: int = 64
+    layers: int = 3
+
+
 class TeacherConfig(Section):
     iterations: int = 6000
-    batch: int = 128
+    batch: int = 48
     lr: float = 1e-3
     caption_dropout: float = 0.1
     shift: float = 2.0
     width: int = 128
     layers: int = 4
-    text_width: int = 64
-    text_layers: int = 4
+    patch: int = 2
     images: int = 200_000
 
 
@@ -68,6 +82,7 @@ class PretrainConfig(Section):
     bf16: bool = True
     data: DataConfig = DataConfig()
     vae: VaeConfig = VaeConfig()
+    captions: CaptionsConfig = CaptionsConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
 
@@ -89,6 +104,8 @@ def main(args: argparse.Namespace) -> int:
     torch.manual_seed(config.seed)
     if "vae" in stages:
         train_vae(config, device, args.work)
+    if "captions" in stages:
+        train_captions(config, args.work)
     if "teacher" in stages:
         train_teacher(config, device, args.work, args.out)
     if "student" in stages:
@@ -128,30 +145,45 @@ def train_vae(config: PretrainConfig, device: torch.device, work: Path) -> None:
     vae.save_pretrained(str(work / "vae"))
 
 
+def _encoders(config: PretrainConfig) -> TextEncoders:
+    return TextEncoders(config.captions.width, config.captions.layers)
+
+
+def train_captions(config: PretrainConfig, work: Path) -> None:
+    """Stage 2; writes `work/encoders.safetensors`."""
+    c = config.captions
+    schedule = Schedule(c.lr, c.iterations, warmup=100)
+    encoders = train_encoders(
+        _encoders(config), schedule, c.batch, config.data.text_share, work, config.seed
+    )
+    save_file(encoders.state_dict(), work / "encoders.safetensors")
+
+
 def train_teacher(config: PretrainConfig, device: torch.device, work: Path, out: Path) -> None:
-    """Stage 2; writes the pipeline folder `out`."""
+    """Stage 3; writes the pipeline folder `out`."""
     c = config.teacher
     vae = AutoencoderKL.from_pretrained(str(work / "vae")).to(device).eval()
+    encoders = _encoders(config).to(device).eval()
+    encoders.load_state_dict(load_file(work / "encoders.safetensors"))
     data = _dataset(config, c.images, work, config.seed + 1)
     latents = encode_all(vae, data, device)
-    empty = build_tokenizer()([""], padding="max_length", return_tensors="pt").input_ids.to(device)
-    arch = Architecture(
-        width=c.width, layers=c.layers, text_width=c.text_width, text_layers=c.text_layers
-    )
-    denoiser = Denoiser(arch, vae).to(device)
+    captions, index = encode_captions(encoders, data.tokens, device)
+    arch = Architecture(width=c.width, layers=c.layers, patch=c.patch)
+    transformer = build_transformer(arch, vae, encoders.width).to(device)
 
     def loss() -> torch.Tensor:
         rows = torch.randint(len(data), (c.batch,))
+        dropped = torch.rand(c.batch) < c.caption_dropout
+        caption = torch.where(dropped, len(captions.pooled) - 1, index[rows])
         with _autocast(config, device):
             return flow_matching_loss(
-                denoiser,
+                transformer,
                 latents[rows].to(device).float(),
-                data.tokens[rows].to(device),
-                empty,
-                c.caption_dropout,
+                captions.context[caption].to(device).float(),
+                captions.pooled[caption].to(device).float(),
                 c.shift,
             )
 
     schedule = Schedule(c.lr, c.iterations)
-    optimise("teacher", denoiser, loss, schedule, work, seed=config.seed)
-    save_pipeline(denoiser.cpu().float(), vae.cpu(), c.shift, str(out))
+    optimise("teacher", transformer, loss, schedule, work, seed=config.seed)
+    save_pipeline(transformer.cpu(), encoders.cpu(), vae.cpu(), c.shift, str(out))

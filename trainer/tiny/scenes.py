@@ -33,8 +33,8 @@ BACKGROUNDS = {
     "brown": (100, 65, 40),
 }
 SIZES = {"small": 4.0, "medium": 6.0, "large": 9.5}  # radius in 1/32 of the picture's side
-FONTS = ("DejaVuSans-Bold", "DejaVuSansMono-Bold", "DejaVuSerif-Bold", "STIXGeneralBol")
-PANELS = ((250, 250, 245), (250, 225, 90), (40, 110, 60), (35, 70, 160), (190, 40, 40))
+FONTS = ("DejaVuSans-Bold", "DejaVuSansMono-Bold", "DejaVuSerif-Bold")
+PANELS = ((250, 250, 245), (250, 225, 90), (35, 70, 160))
 RELATIONS = ("left of", "right of", "above", "below")
 SUPERSAMPLING = 8
 

@@ -1,120 +1,113 @@
-"""Stage 2 of pretraining: the many-step teacher, by flow matching with caption dropout."""
+"""Stage 3 of pretraining: the many-step teacher, by flow matching with caption dropout."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
 
-from trainer.tiny.tokenizer import MAX_TOKENS, build_tokenizer
+from trainer.tiny.captions import TextEncoders
+from trainer.tiny.tokenizer import build_tokenizer
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the embedded model."""
+    """Sizes of the transformer."""
 
     width: int = 128
     layers: int = 4
     head_dim: int = 32
-    text_width: int = 64
-    text_layers: int = 4
+    patch: int = 2
 
 
-class Denoiser(nn.Module):
-    """The trainable part: two text encoders and the transformer, as the pipeline joins them."""
-
-    def __init__(self, arch: Architecture, vae: AutoencoderKL) -> None:
-        super().__init__()
-        self.text_encoder = _build_text_encoder(arch)
-        self.text_encoder_2 = _build_text_encoder(arch)
-        side = vae.config.sample_size // 2 ** (len(vae.config.block_out_channels) - 1)
-        self.transformer = SD3Transformer2DModel(
-            sample_size=side,
-            patch_size=1,
-            in_channels=vae.config.latent_channels,
-            out_channels=vae.config.latent_channels,
-            num_layers=arch.layers,
-            attention_head_dim=arch.head_dim,
-            num_attention_heads=arch.width // arch.head_dim,
-            joint_attention_dim=2 * arch.text_width,
-            caption_projection_dim=arch.width,
-            pooled_projection_dim=2 * arch.text_width,
-            pos_embed_max_size=side,
-        )
-
-    def forward(self, x_t: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Velocity at x_t (B, C, h, w) for t (B,) in [0, 1] and captions tokens (B, T)."""
-        hidden, pooled = [], []
-        for encoder in (self.text_encoder, self.text_encoder_2):
-            output = encoder(tokens, output_hidden_states=True)
-            hidden.append(output.hidden_states[-2])
-            pooled.append(output.text_embeds)
-        context = torch.cat(hidden, dim=-1)
-        # The stock pipeline appends max_sequence_length zero tokens for the absent T5: one here.
-        context = torch.cat([context, context.new_zeros(len(context), 1, context.shape[-1])], 1)
-        velocity: torch.Tensor = self.transformer(
-            hidden_states=x_t,
-            encoder_hidden_states=context,
-            pooled_projections=torch.cat(pooled, dim=-1),
-            timestep=1000 * t,
-            return_dict=False,
-        )[0]
-        return velocity
-
-
-def _build_text_encoder(arch: Architecture) -> CLIPTextModelWithProjection:
-    tokenizer = build_tokenizer()
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=arch.text_width,
-        intermediate_size=4 * arch.text_width,
-        num_hidden_layers=arch.text_layers,
-        num_attention_heads=arch.text_width // 16,
-        projection_dim=arch.text_width,
-        max_position_embeddings=MAX_TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+def build_transformer(
+    arch: Architecture, vae: AutoencoderKL, text_width: int
+) -> SD3Transformer2DModel:
+    """An untrained transformer for the VAE's latents and a text width."""
+    side = vae.config.sample_size // 2 ** (len(vae.config.block_out_channels) - 1)
+    return SD3Transformer2DModel(
+        sample_size=side,
+        patch_size=arch.patch,
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        num_layers=arch.layers,
+        attention_head_dim=arch.head_dim,
+        num_attention_heads=arch.width // arch.head_dim,
+        joint_attention_dim=text_width,
+        caption_projection_dim=arch.width,
+        pooled_projection_dim=text_width,
+        pos_embed_max_size=side // arch.patch,
     )
-    return CLIPTextModelWithProjection(config)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Encoded captions: context (N, T, D) and pooled (N, D), and the empty caption as row -1."""
+
+    context: torch.Tensor
+    pooled: torch.Tensor
+
+
+@torch.no_grad()
+def encode_captions(
+    encoders: TextEncoders, tokens: torch.Tensor, device: torch.device
+) -> tuple[Captions, torch.Tensor]:
+    """Each distinct caption once, and each row's index among them; bfloat16 on the CPU."""
+    empty = build_tokenizer()([""], padding="max_length", return_tensors="pt").input_ids
+    distinct, index = torch.unique(tokens, dim=0, return_inverse=True)
+    contexts, pools = [], []
+    for chunk in torch.split(torch.cat([distinct, empty]), 1000):
+        context, pooled = encoders(chunk.to(device))
+        contexts.append(context.to("cpu", torch.bfloat16))
+        pools.append(pooled.to("cpu", torch.bfloat16))
+    return Captions(torch.cat(contexts), torch.cat(pools)), index
 
 
 def flow_matching_loss(
-    denoiser: Denoiser,
+    transformer: SD3Transformer2DModel,
     latents: torch.Tensor,
-    tokens: torch.Tensor,
-    empty_tokens: torch.Tensor,
-    caption_dropout: float,
+    context: torch.Tensor,
+    pooled: torch.Tensor,
     shift: float,
 ) -> torch.Tensor:
     """Mean |v - (eps - x_0)|^2, logit-normal shifted times (Esser et al. 2024, section 3.1)."""
-    batch = len(latents)
-    dropped = torch.rand(batch, 1) < caption_dropout
-    tokens = torch.where(dropped.to(tokens.device), empty_tokens, tokens)
-    t = torch.sigmoid(torch.randn(batch, device=latents.device))
+    t = torch.sigmoid(torch.randn(len(latents), device=latents.device))
     t = shift * t / (1 + (shift - 1) * t)
     noise = torch.randn_like(latents)
     t_ = t.view(-1, 1, 1, 1)
-    velocity = denoiser((1 - t_) * latents + t_ * noise, t, tokens)
+    velocity = transformer(
+        hidden_states=(1 - t_) * latents + t_ * noise,
+        encoder_hidden_states=context,
+        pooled_projections=pooled,
+        timestep=1000 * t,
+        return_dict=False,
+    )[0]
     loss: torch.Tensor = (velocity.float() - (noise - latents)).square().mean()
     return loss
 
 
-def save_pipeline(denoiser: Denoiser, vae: AutoencoderKL, shift: float, folder: str) -> None:
+def save_pipeline(
+    transformer: SD3Transformer2DModel,
+    encoders: TextEncoders,
+    vae: AutoencoderKL,
+    shift: float,
+    folder: str,
+) -> None:
     """Write a StableDiffusion3Pipeline folder without a T5, its weights rounded to fp16."""
-    from diffusers import StableDiffusion3Pipeline
-
     tokenizer = build_tokenizer()
     pipeline = StableDiffusion3Pipeline(
-        transformer=denoiser.transformer,
+        transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
         vae=vae,
-        text_encoder=denoiser.text_encoder,
+        text_encoder=encoders.first,
         tokenizer=tokenizer,
-        text_encoder_2=denoiser.text_encoder_2,
+        text_encoder_2=encoders.second,
         tokenizer_2=tokenizer,
         text_encoder_3=None,
         tokenizer_3=None,

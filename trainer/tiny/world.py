@@ -2,7 +2,8 @@
 
 A prompt carries the metadata a reward needs (GenEval's `include` list, or the sign's text), in the
 field's own JSONL shape. A hash reserves 15 % of the combinations and of the sign words for
-evaluation: `split` says where a prompt belongs, and reinforcement learning never sees "heldout".
+evaluation and 5 % for choosing checkpoints: `split` says where a prompt belongs, and reinforcement
+learning sees "train" alone.
 Pretraining sees both, with a share of its captions wrong on purpose (`wrong_caption`).
 """
 
@@ -43,6 +44,7 @@ PREFIXES = (
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_CHARACTERS = 38  # at most MAX_TOKENS of tokenizer.py, blanks not counted
 HELDOUT_PERCENT = 15
+VALIDATION_PERCENT = 5
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,12 @@ def _noun_phrase(wanted: Wanted) -> str:
 
 
 def split(prompt: Prompt) -> str:
-    """ "heldout" for a fixed 15 % of the combinations, "train" for the rest."""
+    """ "heldout" or "validation" for a fixed share of the combinations, "train" for the rest."""
     digest = hashlib.sha256(prompt.combination.encode()).digest()
     bucket = int.from_bytes(digest[:4], "big") % 100
-    return "heldout" if bucket < HELDOUT_PERCENT else "train"
+    if bucket < HELDOUT_PERCENT:
+        return "heldout"
+    return "validation" if bucket < HELDOUT_PERCENT + VALIDATION_PERCENT else "train"
 
 
 def sample_prompt(tag: str, rng: random.Random) -> Prompt:
@@ -199,7 +203,7 @@ def sample_scene(prompt: Prompt, rng: random.Random) -> Scene:
     background = prompt.background or rng.choice(list(BACKGROUNDS))
     if prompt.word is not None:
         panel = rng.randrange(len(PANELS))
-        jitter = (rng.uniform(-0.8, 0.8), rng.uniform(-5, 5))
+        jitter = (rng.uniform(-0.5, 0.5), rng.uniform(-2, 2))
         return Scene(background, sign=Sign(prompt.word, rng.choice(FONTS), panel, *jitter))
     if prompt.tag == "counting":
         return Scene(background, _scattered(prompt.wanted[0], rng))

@@ -1,0 +1,50 @@
+"""Writes the embedded world's prompt files: `python -m trainer.tiny.prompt_files`.
+
+The files are in the tree so that one can read what training sees; a test holds them to the world.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from trainer.tiny.world import TAGS, sample_prompt, split
+
+FOLDER = Path(__file__).parent / "prompts"
+PER_TAG = {"train": 300, "validation": 16}
+DRAWS = 4000  # a tag with fewer prompts than wanted gives all it has
+SIGNS = {"train": 1500, "validation": 60}
+
+
+def prompt_lines(kind: str, which: str) -> list[str]:
+    """The JSONL lines of one file; kind "composition" or "signs", which "train" or "validation"."""
+    rng = random.Random(f"prompts {kind} {which}")
+    tags = TAGS if kind == "composition" else ("text",)
+    wanted = PER_TAG[which] if kind == "composition" else SIGNS[which]
+    lines: list[str] = []
+    for tag in tags:
+        chosen: dict[str, str] = {}
+        for prompt in (sample_prompt(tag, rng) for _ in range(DRAWS)):
+            if len(chosen) < wanted and split(prompt) == which:
+                chosen.setdefault(prompt.caption, json.dumps(prompt.metadata))
+        lines.extend(chosen.values())
+    rng.shuffle(lines)
+    return lines
+
+
+def path_of(kind: str, which: str) -> Path:
+    """Where a prompt file lives in the tree."""
+    return FOLDER / f"{kind}.{which}.jsonl"
+
+
+def main() -> None:
+    """Write all four files."""
+    FOLDER.mkdir(exist_ok=True)
+    for kind in ("composition", "signs"):
+        for which in PER_TAG:
+            path_of(kind, which).write_text("\n".join(prompt_lines(kind, which)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
