@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import json
 import string
+import threading
+import time
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import httpx
 import torch
+from pydantic import BaseModel
 from transformers import (
     ByT5Tokenizer,
     CLIPTextConfig,
@@ -22,6 +27,22 @@ from transformers import (
     T5EncoderModel,
 )
 
+from shared.client import RewardClient
+from shared.images import Pixels, decode, from_b64
+from shared.schema import (
+    Counts,
+    ItemResult,
+    ItemStatus,
+    Job,
+    JobStatus,
+    ScoreItem,
+    ScoreRequest,
+    WaitRequest,
+    WaitResult,
+)
+from shared.schema_ops import Info, Limits, RewardInfo, Traffic
+
+Score = Callable[[str, Pixels], float | None]
 UNTYPED: Any = diffusers  # the library carries no types
 CLIP_WIDTH = 16
 TEXT_LENGTH = 24
@@ -30,7 +51,7 @@ TEXT_LENGTH = 24
 def char_tokenizer(folder: Path) -> CLIPTokenizer:
     """A CLIPTokenizer whose tokens are single characters."""
     characters = string.ascii_lowercase + string.digits + "'\",.-!?"
-    words = [c for c in characters] + [c + "</w>" for c in characters]
+    words = list(characters) + [c + "</w>" for c in characters]
     vocab = {w: i for i, w in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocab))
@@ -114,3 +135,159 @@ def _t5(width: int) -> T5EncoderModel:
         vocab_size=384, d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2, use_cache=False
     )
     return T5EncoderModel(config)
+
+
+class Hurry:
+    """A clock on which pauses take a hundredth of their time, so that budgets run out soon."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+
+    def clock(self) -> float:
+        """Seconds, as a client counts them."""
+        return time.monotonic() + self._skipped
+
+    def sleep(self, seconds: float) -> None:
+        """Counts all of a pause and takes a little of it."""
+        time.sleep(seconds / 100)
+        self._skipped += seconds
+
+
+class FunctionServer:
+    """A reward server that is a function of a prompt and an image: `score(prompt, pixels)`.
+
+    Speaks the wire types through real HTTP messages at the seam of httpx: use `client()`. None is
+    an image that could not be scored. Groups named in `held` stay unanswered until released; `down`
+    refuses connections; `forget()` loses every job, as a server restored from an old backup would.
+    """
+
+    def __init__(self, score: Score, rewards: Sequence[str] = ("brightness",)) -> None:
+        self.score = score
+        self.rewards = rewards
+        self.requests: list[ScoreRequest] = []
+        self.acked: list[str] = []
+        self.held: set[str] = set()
+        self.down = False
+        self._jobs: dict[str, tuple[ScoreRequest, Job]] = {}
+        self._by_key: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def client(self, budget_s: float = 30.0) -> RewardClient:
+        """A real client whose transport ends here."""
+        hurry = Hurry()
+        return RewardClient(
+            transport=httpx.MockTransport(self._handle),
+            budget_s=budget_s,
+            clock=hurry.clock,
+            sleep=hurry.sleep,
+        )
+
+    def forget(self) -> None:
+        """Loses all jobs."""
+        with self._lock:
+            self._jobs.clear()
+            self._by_key.clear()
+
+    def _handle(self, request: httpx.Request) -> httpx.Response:
+        if self.down:
+            raise httpx.ConnectError("nothing listens here", request=request)
+        path = request.url.path
+        with self._lock:
+            if path == "/info":
+                return _answer(self._info())
+            if path == "/score":
+                return _answer(self._accept(request))
+            if path.endswith("/ack"):
+                self.acked.append(path.split("/")[2])
+                return _answer(self._jobs[self.acked[-1]][1])
+            if path != "/jobs/wait":
+                raise AssertionError(f"unexpected request: {request.method} {path}")
+            result = self._wait(WaitRequest.model_validate_json(request.content))
+        if not result.jobs and not result.unknown:
+            time.sleep(0.01)  # the real server holds the request
+        return _answer(result)
+
+    def _accept(self, http: httpx.Request) -> Job:
+        request = ScoreRequest.model_validate_json(http.content)
+        key = http.headers["Idempotency-Key"]
+        if key not in self._by_key:
+            self._by_key[key] = f"job_{len(self._by_key)}_{len(self.requests)}"
+            self.requests.append(request)
+        job = self._job(self._by_key[key], request)
+        self._jobs[job.id] = (request, job)
+        return job
+
+    def _wait(self, ask: WaitRequest) -> WaitResult:
+        known = [i for i in ask.ids if i in self._jobs]
+        jobs = [self._job(i, self._jobs[i][0]) for i in known]
+        return WaitResult(
+            jobs=[j for j in jobs if j.terminal],
+            pending=[j.id for j in jobs if not j.terminal],
+            unknown=[i for i in ask.ids if i not in self._jobs],
+        )
+
+    def _job(self, job_id: str, request: ScoreRequest) -> Job:
+        waiting = request.group_id in self.held
+        rewards = [None if waiting else self._reward(item) for item in request.items]
+        valid = [r is not None for r in rewards]
+        missing: ItemStatus = "pending" if waiting else "incomplete"
+        data = [
+            ItemResult(index=i, status="ok" if r is not None else missing, reward=r)
+            for i, r in enumerate(rewards)
+        ]
+        done: JobStatus = "succeeded" if all(valid) else "partial" if any(valid) else "failed"
+        lost = len(valid) - sum(valid)
+        return Job(
+            id=job_id,
+            reward=request.reward or "",
+            status="running" if waiting else done,
+            rev=1,
+            run_id=request.run_id,
+            group_id=request.group_id,
+            rewards=rewards,
+            valid=valid,
+            data=data,
+            counts=Counts(
+                ok=sum(valid), pending=lost if waiting else 0, error=0 if waiting else lost
+            ),
+            model="function/1",
+            created_at=0.0,
+        )
+
+    def _reward(self, item: ScoreItem) -> float | None:
+        return self.score(item.prompt, decode(from_b64(item.image.b64 or "")))
+
+    def _info(self) -> Info:
+        infos = [
+            RewardInfo(name=n, kind="human" if n == "human" else "machine", model="function/1")
+            for n in self.rewards
+        ]
+        limits = Limits(
+            max_items=256,
+            max_body_bytes=1 << 26,
+            max_side_px=4096,
+            max_pixels=1 << 24,
+            max_wait_s=60.0,
+            max_pending_machine=10_000,
+            max_pending_human=10_000,
+            settle_s=5.0,
+            results_kept_s=1e6,
+        )
+        return Info(
+            api_version="1",
+            server_version="test",
+            rewards=infos,
+            limits=limits,
+            traffic=Traffic(),
+            pending={},
+            uptime_s=0.0,
+        )
+
+
+def brightness(prompt: str, pixels: Pixels) -> float | None:
+    """A reward any image has: its mean brightness."""
+    return float(pixels.mean()) / 255
+
+
+def _answer(body: BaseModel) -> httpx.Response:
+    return httpx.Response(200, json=body.model_dump(mode="json"))

@@ -38,7 +38,6 @@ class RunConfig(Section):
     iterations: Count = 400
     time_budget_minutes: Positive | None = None  # training stops when this is spent, if earlier
     checkpoint_every: Count = 50
-    images_every: Count = 25
     live_view: bool = True
 
 
@@ -81,7 +80,9 @@ class ServerConfig(Section):
 
     url: str = "http://127.0.0.1:8000"
     api_key_env: str = "REWARD_API_KEY"  # the environment variable that holds the key
-    window: Count = 2  # batches of groups rolled out and not yet consumed, this one included
+    # Groups that may still wait for their scores when the next batch is rolled out; None: one
+    # batch (groups.per_step), 0: none, so that every update sees the policy's own scores.
+    window: Annotated[int, Field(ge=0)] | None = None
     retry_budget_s: Positive = 600.0  # an unreachable server is retried this long
 
 

@@ -79,6 +79,11 @@ class Trajectory:
             self.times, self.states[:, index], self.x0[:, index], self.eps[:, index], self.nfe
         )
 
+    def to(self, device: torch.device) -> Trajectory:
+        """The same on another device."""
+        states, x0, eps = self.states.to(device), self.x0.to(device), self.eps.to(device)
+        return Trajectory(self.times, states, x0, eps, self.nfe)
+
     @staticmethod
     def cat(parts: list[Trajectory]) -> Trajectory:
         """Samples of all parts, in order; their grids must agree."""

@@ -1,0 +1,240 @@
+"""Checkpoints: atomic folders of safetensors and JSON, no pickle.
+
+A checkpoint appears under its name only when complete, so a crash or a full disk leaves the one
+before it intact. Refuses to resume under another configuration, naming the keys that differ.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainer.config import Config
+from trainer.errors import CheckpointError
+from trainer.groups import Group, Prompt, ScoredGroup
+from trainer.inflight import Waiting
+from trainer.rollout import Trajectory
+
+FORMAT = 1
+KEPT = 2
+# May differ between the parts of one run: how long, where, how it is watched; not what it learns.
+FREE_KEYS = (
+    "run.iterations",
+    "run.time_budget_minutes",
+    "run.checkpoint_every",
+    "run.live_view",
+    "run.folder",
+    "server.url",
+    "server.api_key_env",
+    "server.retry_budget_s",
+    "compute.device",
+    "compute.threads",
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Counters a run continues from. clock_s: seconds of training so far."""
+
+    iteration: int = 0
+    next_group: int = 0
+    clock_s: float = 0.0
+    cursor: tuple[int, ...] = ()
+    best_score: float | None = None
+
+
+@dataclass(frozen=True)
+class PendingGroup:
+    """A group that was in flight: its job at the server if accepted, its rewards if scored."""
+
+    group: Group
+    job_id: str | None
+    rewards: list[float | None] | None
+
+    @property
+    def scored(self) -> ScoredGroup | None:
+        """The group with its rewards, NaN where missing; None while they are awaited."""
+        if self.rewards is None:
+            return None
+        values = [float("nan") if r is None else r for r in self.rewards]
+        return ScoredGroup(self.group, torch.tensor(values))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read back."""
+
+    progress: Progress
+    tensors: dict[str, Tensor]
+    pending: list[PendingGroup]
+
+
+def save_checkpoint(
+    folder: Path,
+    config: Config,
+    progress: Progress,
+    tensors: dict[str, Tensor],
+    waiting: Iterable[Waiting],
+) -> Path:
+    """Writes `folder/step-<iteration>` atomically, keeps the newest two; returns its path."""
+    entries = list(waiting)
+    final = folder / f"step-{progress.iteration:06d}"
+    partial = folder / f".partial-{progress.iteration:06d}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write_tensors(partial / "state.safetensors", tensors)
+        _write_tensors(partial / "pending.safetensors", _trajectories(entries))
+        _write_json(partial / "progress.json", _description(config, progress, entries))
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(_write_failure(folder, error)) from error
+    for old in _steps(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint, or None."""
+    steps = _steps(folder)
+    return steps[-1] if steps else None
+
+
+def load_checkpoint(path: Path, config: Config) -> Checkpoint:
+    """Reads a checkpoint; its configuration must be this one up to FREE_KEYS."""
+    try:
+        described = json.loads((path / "progress.json").read_text(encoding="utf-8"))
+        tensors = load_file(path / "state.safetensors")
+        trajectories = load_file(path / "pending.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+    if described["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {described['format']}, this version reads {FORMAT}; "
+            "resume with the version that wrote it"
+        )
+    _require_same(path, described["config"], config)
+    progress = Progress(
+        **{**described["progress"], "cursor": tuple(described["progress"]["cursor"])}
+    )
+    pending = [_pending(entry, trajectories) for entry in described["pending"]]
+    return Checkpoint(progress, tensors, pending)
+
+
+def _require_same(path: Path, stored: dict[str, Any], config: Config) -> None:
+    then, now = flatten(stored), flatten(config.model_dump(mode="json"))
+    different = [
+        f"{key}: {then.get(key)!r} there, {now.get(key)!r} here"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key) and key not in FREE_KEYS
+    ]
+    if different:
+        raise CheckpointError(
+            f"{path} was trained with another configuration:\n  "
+            + "\n  ".join(different)
+            + "\nresume with the old values, or start a new run under another run.name"
+        )
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries and lists as {"a.b.0": value}."""
+    if isinstance(tree, dict):
+        items: Iterable[tuple[Any, Any]] = tree.items()
+    elif isinstance(tree, list):
+        items = enumerate(tree)
+    else:
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in items:
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _description(config: Config, progress: Progress, entries: list[Waiting]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "config": config.model_dump(mode="json"),
+        "progress": {**vars(progress), "cursor": list(progress.cursor)},
+        "pending": [
+            {
+                "index": e.group.index,
+                "version": e.group.version,
+                "prompt": {**vars(e.group.prompt), "options": dict(e.group.prompt.options)},
+                "times": list(e.group.trajectory.times),
+                "job_id": e.job_id,
+                "rewards": e.rewards,
+            }
+            for e in entries
+        ],
+    }
+
+
+def _trajectories(entries: list[Waiting]) -> dict[str, Tensor]:
+    return {
+        f"{e.group.index}/{part}": getattr(e.group.trajectory, part)
+        for e in entries
+        for part in ("states", "x0", "eps")
+    }
+
+
+def _pending(entry: dict[str, Any], tensors: dict[str, Tensor]) -> PendingGroup:
+    index, times = int(entry["index"]), tuple(entry["times"])
+    trajectory = Trajectory(
+        times,
+        tensors[f"{index}/states"],
+        tensors[f"{index}/x0"],
+        tensors[f"{index}/eps"],
+        nfe=len(times) - 1,
+    )
+    group = Group(index, Prompt(**entry["prompt"]), trajectory, int(entry["version"]))
+    return PendingGroup(group, entry["job_id"], entry["rewards"])
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    # Clones: safetensors refuses views that share storage, which rollouts of one batch do.
+    save_file({k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()}, path)
+    _flush(path)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("step-*") if (p / "progress.json").is_file())
+
+
+def _write_failure(folder: Path, error: Exception) -> str:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = full or "No space left" in str(error)
+    previous = latest_checkpoint(folder)
+    kept = f"the checkpoint {previous} is intact" if previous else "there is no earlier checkpoint"
+    if full:
+        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free / 1e6
+        return (
+            f"the disk is full: {free:.0f} MB left at {folder} hold no checkpoint; {kept}; "
+            "free some space or set run.folder elsewhere, then resume"
+        )
+    return f"cannot write a checkpoint to {folder}: {error}; {kept}"

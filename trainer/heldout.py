@@ -1,0 +1,148 @@
+"""The held-out probe: a fixed small set of prompts and noise, scored while training goes on.
+
+Its score picks the best generator. Scoring happens in a thread; a probe is skipped while the one
+before is still being scored. Refuses to influence training in any other way.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Protocol
+
+from shared.client import build_request
+from shared.schema import Job, ScoreRequest
+from trainer.config import Config
+from trainer.flow import time_grid
+from trainer.groups import Prompt
+from trainer.inflight import Pixels, RewardTraits, request_fields, to_pixels
+from trainer.lora_files import Lora
+from trainer.networks import Networks
+from trainer.prompts import PromptStream
+from trainer.randomness import normals
+from trainer.rollout import rollout
+from trainer.texts import TextCache
+
+MAX_ITEMS = 128  # images per request
+
+
+class Scoring(Protocol):
+    """The one call of `shared.client.RewardClient` that a probe needs."""
+
+    def score(self, request: ScoreRequest, *, idempotency_key: str | None = None) -> Job: ...
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A measured generator: mean score in all and per reward, NaN if nothing could be scored."""
+
+    iteration: int
+    lora: Lora
+    pixels: list[Pixels]
+    score: float
+    by_reward: dict[str, float] = field(default_factory=dict)
+
+
+class Heldout:
+    """Measures `generator_ema` on the configured prompts, always from the same noise."""
+
+    def __init__(
+        self,
+        config: Config,
+        run_id: str,
+        networks: Networks,
+        texts: TextCache,
+        source: Scoring,
+        rewards: dict[str, RewardTraits],
+    ) -> None:
+        self._config = config
+        self._run_id = run_id
+        self._networks = networks
+        self._texts = texts
+        self._source = source
+        self._rewards = rewards
+        self._thread = ThreadPoolExecutor(1, "heldout")
+        self._pending: Future[Probe] | None = None
+        self._prompts: list[Prompt] = []
+        if config.heldout.prompts:
+            stream = PromptStream(config.heldout.prompts, 0, "heldout")
+            self._prompts = sorted(stream.take(config.heldout.count), key=_request_key)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the configuration asks for probes."""
+        return bool(self._prompts) and self._config.heldout.every > 0
+
+    def due(self, iteration: int) -> bool:
+        """Whether a probe belongs before this iteration."""
+        free = self._pending is None
+        return self.enabled and free and iteration % self._config.heldout.every == 0
+
+    def start(self, iteration: int) -> None:
+        """Makes the images now and has them scored in the background."""
+        backbone, samples = self._networks.backbone, self._config.heldout.samples
+        keys = [("heldout", i, k) for i in range(len(self._prompts)) for k in range(samples)]
+        noise = normals(backbone.latent_shape, keys).to(backbone.device)
+        condition = self._texts.encode([p.text for p in self._prompts]).repeat(samples)
+        times = time_grid(self._config.rollout.k_steps, self._config.rollout.flow_shift)
+        trajectory = rollout(self._networks.velocity("generator_ema"), noise, condition, times)
+        pixels = to_pixels(backbone.decode(trajectory.final))
+        lora = self._networks.lora("generator_ema")
+        self._pending = self._thread.submit(self._measure, iteration, lora, pixels)
+
+    def result(self, timeout_s: float = 0.0) -> Probe | None:
+        """The finished probe, once; None while there is none. Raises what scoring raised."""
+        if self._pending is None:
+            return None
+        if timeout_s == 0.0 and not self._pending.done():
+            return None
+        probe = self._pending.result(timeout_s)
+        self._pending = None
+        return probe
+
+    def close(self) -> None:
+        """Gives up an unfinished probe."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _measure(self, iteration: int, lora: Lora, pixels: list[Pixels]) -> Probe:
+        samples = self._config.heldout.samples
+        shown = [p for p in self._prompts for _ in range(samples)]
+        by_reward: dict[str, list[float]] = {}
+        at = 0
+        for (name, _), group in groupby(shown, key=_request_key):
+            prompts = list(group)
+            for first in range(0, len(prompts), MAX_ITEMS):
+                part = prompts[first : first + MAX_ITEMS]
+                images = pixels[at : at + len(part)]
+                at += len(part)
+                by_reward.setdefault(name, []).extend(self._score(name, part, images, iteration))
+        every = [score for scores in by_reward.values() for score in scores]
+        means = {name: _mean(scores) for name, scores in by_reward.items()}
+        return Probe(iteration, lora, pixels, _mean(every), means)
+
+    def _score(
+        self, name: str, prompts: list[Prompt], pixels: list[Pixels], iteration: int
+    ) -> list[float]:
+        traits = self._rewards[name]
+        targets = [None if p.target is None else dict(p.target) for p in prompts]
+        request = build_request(
+            name,
+            [p.text for p in prompts],
+            pixels,
+            targets=targets if traits.takes_target else None,
+            run_id=f"{self._run_id}/heldout",
+            step=iteration,
+            **request_fields(prompts[0], traits),
+        )
+        return [r for r in self._source.score(request).rewards if r is not None]
+
+
+def _request_key(prompt: Prompt) -> tuple[str, str]:
+    """Prompts with the same key may share a request."""
+    return prompt.reward, repr(sorted(prompt.options.items()))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

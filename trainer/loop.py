@@ -1,0 +1,106 @@
+"""Training, as one reads it: prompts -> rollout -> groups -> scores -> update -> next policy.
+
+Ctrl-C is taken between updates: the run is saved and says how to go on. Refuses to update the
+generator on anything but rollouts of its current weights.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from rich.console import Console
+
+from shared.errors import RewardError
+from trainer.config import Config
+from trainer.heldout import Probe
+from trainer.interrupt import Interrupt, interruptible
+from trainer.lora_files import write_lora
+from trainer.run import BEST, Run, Source, open_run
+from trainer.supply import await_scores, fill_window, roll_out
+from trainer.tdm_r1.state import Metrics
+
+PROBE_TIMEOUT_S = 600.0
+
+
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    source: Source | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Trains to the end of the iterations or of the time budget; returns the run's folder.
+
+    source: a reward client (or a stand-in); None: one for the configured server. Raises
+    KeyboardInterrupt after saving, with a message that says how to resume; otherwise the designed
+    errors of `trainer.errors` and `shared.errors`.
+    """
+    console = console or Console()
+    with open_run(config, resume=resume, source=source, console=console) as run:
+        with interruptible() as interrupt:
+            try:
+                while run.progress < 1 and not interrupt.requested:
+                    iterate(run, interrupt)
+            except RewardError:
+                run.save()  # nothing is lost: the scores are asked for again after --resume
+                raise
+        if interrupt.requested:
+            raise KeyboardInterrupt(f"saved {run.save()}; {how_to_resume(run)}")
+        _finish(run)
+        return run.folder
+
+
+def iterate(run: Run, interrupt: Interrupt) -> None:
+    """One update: surrogate on scored groups, fake score and generator on fresh rollouts."""
+    metrics: Metrics = {}
+    _probe(run, metrics)
+    version, fresh, scored = run.iteration, None, None
+    if run.method.uses_rewards:
+        fresh = fill_window(run, metrics)
+        scored = await_scores(run, interrupt, metrics)
+    if interrupt.requested:
+        return
+    if fresh is None or version != run.iteration:
+        fresh = roll_out(run, metrics, submit=False)
+    metrics |= run.method.update(fresh, scored, run.iteration, run.progress)
+    run.finish_iteration(metrics)
+
+
+def how_to_resume(run: Run) -> str:
+    """What to type to go on with a run."""
+    return f"resume with: python -m trainer train --resume {run.folder}"
+
+
+def _probe(run: Run, metrics: Metrics) -> None:
+    """Takes in a finished held-out probe, starts a new one when it is due."""
+    probe = run.heldout.result()
+    if probe is not None:
+        metrics |= _take_in(run, probe)
+    if run.heldout.due(run.iteration):
+        run.heldout.start(run.iteration)
+
+
+def _take_in(run: Run, probe: Probe) -> Metrics:
+    """Logs a probe; the best one so far leaves its generator in `best`."""
+    run.log.images("heldout", probe.pixels, 8, probe.iteration)
+    if math.isfinite(probe.score) and (run.best_score is None or probe.score > run.best_score):
+        run.best_score = probe.score
+        write_lora(run.folder / BEST, probe.lora)
+    scores = {f"heldout/{name}": score for name, score in probe.by_reward.items()}
+    return {"heldout/score": probe.score, "heldout/iteration": probe.iteration, **scores}
+
+
+def _finish(run: Run) -> None:
+    """The last checkpoint, and a last probe for the choice of the best generator."""
+    run.save()
+    last: Metrics = {}
+    if (probe := run.heldout.result(PROBE_TIMEOUT_S)) is not None:
+        last |= _take_in(run, probe)
+    if run.heldout.enabled:
+        run.heldout.start(run.iteration)
+        if (probe := run.heldout.result(PROBE_TIMEOUT_S)) is not None:
+            last |= _take_in(run, probe)
+    if run.best_score is None:
+        write_lora(run.folder / BEST, run.state.networks.lora("generator_ema"))
+    run.write_row(last)

@@ -1,0 +1,223 @@
+"""What a run is made of, put together once: model, roles, method, prompts, server, record.
+
+The composition root of training. Checks the server and every prompt file before the first rollout,
+so that a typo costs seconds. Refuses to start over a run that already has checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from rich.console import Console
+
+from shared.client import RewardClient
+from trainer.backbones import load_backbone
+from trainer.baselines.tdm import TdmOnly
+from trainer.checkpoint import (
+    Checkpoint,
+    Progress,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from trainer.config import Config
+from trainer.errors import CheckpointError
+from trainer.heldout import Heldout, Scoring
+from trainer.inflight import InFlight, RewardSource, known_rewards, to_pixels
+from trainer.lora_files import write_lora
+from trainer.metrics import RunLog
+from trainer.networks import build_networks
+from trainer.prompts import PromptStream
+from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch, TrainState
+from trainer.tdm_r1.update import TdmR1
+from trainer.texts import TextCache
+
+START_BUDGET_S = 20.0  # an unreachable server stops a start soon, but a running training late
+CHECKPOINTS = "checkpoints"
+RUN_FILE = "run.json"
+BEST = "best"  # the generator with the best held-out score, as a LoRA folder
+LAST = "last"  # the generator at the end (or at the latest checkpoint), as a LoRA folder
+
+
+class Method(Protocol):
+    """The surface shared by TDM-R1 and its baselines."""
+
+    uses_rewards: bool
+    state: TrainState
+
+    def update(
+        self, fresh: Batch | None, scored: ScoredBatch | None, iteration: int, progress: float
+    ) -> Metrics: ...
+
+
+METHODS: dict[str, type[TdmR1] | type[TdmOnly]] = {"tdm_r1": TdmR1, "tdm_only": TdmOnly}
+
+
+class Source(RewardSource, Scoring, Protocol):
+    """What training asks of a reward client."""
+
+
+@dataclass
+class Run:
+    """A run in progress. `iteration` counts updates; it is also the version of the generator."""
+
+    config: Config
+    folder: Path
+    method: Method
+    texts: TextCache
+    stream: PromptStream
+    inflight: InFlight
+    heldout: Heldout
+    log: RunLog
+    iteration: int = 0
+    next_group: int = 0
+    clock_s: float = 0.0
+    best_score: float | None = None
+    _tick: float = field(default_factory=time.monotonic)
+
+    @property
+    def state(self) -> TrainState:
+        """Roles and optimizers."""
+        return self.method.state
+
+    @property
+    def progress(self) -> float:
+        """Share of the run behind us, by iterations or by the clock, whichever is further."""
+        share = self.iteration / self.config.run.iterations
+        budget = self.config.run.time_budget_minutes
+        return share if budget is None else max(share, self.clock_s / (60 * budget))
+
+    def tick(self) -> None:
+        """Moves the training clock up to now."""
+        now = time.monotonic()
+        self.clock_s += now - self._tick
+        self._tick = now
+
+    def finish_iteration(self, metrics: Metrics) -> None:
+        """Records an update, counts it, and saves now and then."""
+        self.write_row(metrics)
+        self.iteration += 1
+        if self.iteration % self.config.run.checkpoint_every == 0:
+            self.save()
+
+    def write_row(self, metrics: Metrics) -> None:
+        """One row of the record, under the current iteration."""
+        self.tick()
+        metrics["inflight/groups"] = self.inflight.count
+        eta_s = self.clock_s * (1 - self.progress) / self.progress if self.progress else math.nan
+        self.log.write(self.iteration, self.clock_s, eta_s, metrics)
+
+    def save(self) -> Path:
+        """Writes a checkpoint and the current generator."""
+        progress = Progress(
+            self.iteration,
+            self.next_group,
+            self.clock_s,
+            tuple(self.stream.cursor),
+            self.best_score,
+        )
+        write_lora(self.folder / LAST, self.state.networks.lora("generator_ema"))
+        return save_checkpoint(
+            self.folder / CHECKPOINTS,
+            self.config,
+            progress,
+            self.state.tensors(),
+            self.inflight.snapshot(),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continues where a checkpoint stopped, with its groups still in flight."""
+        p = checkpoint.progress
+        self.iteration, self.next_group, self.clock_s = p.iteration, p.next_group, p.clock_s
+        self.best_score = p.best_score
+        self.stream.seek(p.cursor)
+        self.state.load_tensors(checkpoint.tensors)
+        for pending in checkpoint.pending:
+            if pending.scored is not None:
+                self.inflight.add_scored(pending.scored)
+            else:
+                final = pending.group.trajectory.final.to(self.state.backbone.device)
+                pixels = to_pixels(self.state.backbone.decode(final))
+                self.inflight.add(pending.group, pixels, pending.job_id)
+
+
+@contextmanager
+def open_run(
+    config: Config, *, resume: bool, source: Source | None, console: Console
+) -> Iterator[Run]:
+    """Everything a run needs, opened and closed. `source` None: the configured server."""
+    folder = config.run.folder / config.run.name
+    found = latest_checkpoint(folder / CHECKPOINTS)
+    if found is not None and not resume:
+        raise CheckpointError(
+            f"{folder} already holds a run; resume it with --resume, or choose another run.name"
+        )
+    checkpoint = load_checkpoint(found, config) if found is not None else None
+    if config.compute.threads is not None:
+        torch.set_num_threads(config.compute.threads)
+    with ExitStack() as stack:
+        stream = PromptStream(config.prompts, config.run.seed)
+        source = source if source is not None else stack.enter_context(_client(config))
+        wanted = {s.reward for s in (*config.prompts, *config.heldout.prompts)}
+        rewards = known_rewards(source, sorted(wanted))
+        backbone = load_backbone(config.model, config.compute)
+        state = TrainState(backbone, build_networks(backbone, config), config)
+        texts = TextCache(backbone)
+        run_id = _run_id(folder, new=checkpoint is None)
+        inflight = stack.enter_context(InFlight(source, run_id, rewards))
+        heldout = Heldout(config, run_id, state.networks, texts, source, rewards)
+        stack.callback(heldout.close)
+        first = 0 if checkpoint is None else checkpoint.progress.iteration
+        log = stack.enter_context(
+            RunLog(
+                folder,
+                first,
+                config.run.iterations,
+                live=config.run.live_view,
+                console=console,
+            )
+        )
+        method = METHODS[config.method](state)
+        run = Run(config, folder, method, texts, stream, inflight, heldout, log)
+        _write_config(folder, config)
+        if checkpoint is not None:
+            run.restore(checkpoint)
+        yield run
+
+
+def read_run_id(folder: Path) -> str:
+    """The name under which the reward server counts what this run sends."""
+    return str(json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["run_id"])
+
+
+def _run_id(folder: Path, *, new: bool) -> str:
+    """Unique even if a run of the same name was deleted: the server never forgets a job's key."""
+    if not new:
+        return read_run_id(folder)
+    run_id = f"{folder.name}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RUN_FILE).write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
+    return run_id
+
+
+def _client(config: Config) -> RewardClient:
+    """The configured server's client, after one short look whether it is there."""
+    key = os.environ.get(config.server.api_key_env)
+    with RewardClient(config.server.url, api_key=key, budget_s=START_BUDGET_S) as look:
+        look.info()
+    return RewardClient(config.server.url, api_key=key, budget_s=config.server.retry_budget_s)
+
+
+def _write_config(folder: Path, config: Config) -> None:
+    text = json.dumps(config.model_dump(mode="json"), indent=1)
+    (folder / "config.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,159 @@
+"""Where an update's batches come from: rollouts kept in a bounded window, scores awaited.
+
+Groups are rolled out ahead while the window has room, by the generator of the moment; whatever is
+scored is handed on oldest first, and what is too old for the generator still trains the surrogate.
+Refuses to drop a group: an interrupted wait puts back what it took.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from trainer.flow import time_grid
+from trainer.groups import Group, ScoredGroup
+from trainer.inflight import to_pixels
+from trainer.interrupt import Interrupt
+from trainer.networks import Role
+from trainer.randomness import normals
+from trainer.rollout import Trajectory, rollout
+from trainer.run import Run
+from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch
+from trainer.tdm_r1.update import timed
+
+POLL_S = 0.2
+
+
+def fill_window(run: Run, metrics: Metrics) -> Batch | None:
+    """Rolls out and submits batches while there is room; the last one, if of this version."""
+    fresh = _own_groups(run)
+    config = run.config
+    window = config.groups.per_step if config.server.window is None else config.server.window
+    while run.inflight.count <= window:
+        fresh = roll_out(run, metrics, submit=True)
+    return fresh
+
+
+def _own_groups(run: Run) -> Batch | None:
+    """The batch that the current generator has rolled out already, in a run stopped meanwhile."""
+    waiting = [e.group for e in run.inflight.snapshot() if e.group.version == run.iteration]
+    newest = waiting[-run.config.groups.per_step :]
+    return _batch(run, newest) if len(newest) == run.config.groups.per_step else None
+
+
+def roll_out(run: Run, metrics: Metrics, *, submit: bool) -> Batch:
+    """One batch of groups by the current generator; submitted, or for fake score and KL alone."""
+    config, networks = run.config, run.state.networks
+    with timed(metrics, "time/rollout"):
+        size, count = config.groups.size, config.groups.per_step
+        prompts = run.stream.take(count)
+        first, run.next_group = run.next_group, run.next_group + count
+        keys = tuple(range(first, first + count))
+        condition = run.texts.encode([p.text for p in prompts])
+        role: Role = "generator" if config.rollout.weights == "current" else "generator_ema"
+        trajectory = rollout(
+            networks.velocity(role),
+            _noise(run, keys, "rollout"),
+            condition.repeat(size),
+            time_grid(config.rollout.k_steps, config.rollout.flow_shift),
+            _fresh_noise(run, keys),
+        )
+        if submit:
+            pixels = to_pixels(run.state.backbone.decode(trajectory.final))
+            for i, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
+                rows = slice(i * size, (i + 1) * size)
+                group = Group(key, prompt, trajectory.samples(rows), run.iteration)
+                run.inflight.add(group, pixels[rows])
+    return Batch(keys, size, condition, trajectory)
+
+
+def _noise(run: Run, keys: tuple[int, ...], purpose: str) -> Tensor:
+    seed, size = run.config.run.seed, run.config.groups.size
+    backbone = run.state.backbone
+    named = [(seed, key, i, purpose) for key in keys for i in range(size)]
+    return normals(backbone.latent_shape, named).to(backbone.device)
+
+
+def _fresh_noise(run: Run, keys: tuple[int, ...]) -> Tensor | None:
+    """The noise of the stochastic sampler, one per step; None for the deterministic one."""
+    if run.config.rollout.mode == "deterministic":
+        return None
+    steps = range(run.config.rollout.k_steps)
+    return torch.stack([_noise(run, keys, f"rollout step {j}") for j in steps])
+
+
+def await_scores(run: Run, interrupt: Interrupt, metrics: Metrics) -> ScoredBatch | None:
+    """Waits for a batch of scored groups; what is too old trains phi alone, beside them."""
+    wanted, idle = run.config.groups.per_step, 0
+    taken: list[ScoredGroup] = []
+    late: list[ScoredGroup] = []
+    start = time.monotonic()
+    try:
+        while len(taken) < wanted and not interrupt.requested:
+            missing = wanted - len(taken)
+            for scored in run.inflight.collect(missing, POLL_S):
+                (late if _is_late(run, scored.group) else taken).append(scored)
+            if len(taken) == wanted:
+                break
+            if run.inflight.count < wanted - len(taken):
+                roll_out(run, metrics, submit=True)
+            elif idle < run.config.groups.max_idle_updates and not taken:
+                idle += 1
+                _idle_update(run)
+            else:
+                run.log.waiting(run.iteration, run.inflight.count)
+    except BaseException:
+        _put_back(run, taken + late)
+        raise
+    if interrupt.requested:
+        _put_back(run, taken + late)
+        return None
+    metrics["time/rewards"] = time.monotonic() - start
+    _note_staleness(run, taken, late, metrics)
+    if late:
+        scored_late = _scored_batch(run, late)
+        run.method.update(None, scored_late, run.iteration, run.progress)
+    return _scored_batch(run, taken)
+
+
+def _put_back(run: Run, groups: list[ScoredGroup]) -> None:
+    for scored in groups:
+        run.inflight.add_scored(scored)
+
+
+def _is_late(run: Run, group: Group) -> bool:
+    return run.iteration - group.version > run.config.groups.max_staleness
+
+
+def _note_staleness(
+    run: Run, taken: list[ScoredGroup], late: list[ScoredGroup], metrics: Metrics
+) -> None:
+    ages = [run.iteration - scored.group.version for scored in taken]
+    metrics["staleness/mean"] = sum(ages) / len(ages)
+    metrics["staleness/late_groups"] = len(late)
+
+
+def _idle_update(run: Run) -> None:
+    """Fake score and KL alone, on a fresh rollout that nobody scores."""
+    metrics: Metrics = {"idle": 1.0}
+    fresh = roll_out(run, metrics, submit=False)
+    metrics |= run.method.update(fresh, None, run.iteration, run.progress)
+    run.finish_iteration(metrics)
+
+
+def _batch(run: Run, groups: list[Group]) -> Batch:
+    device = run.state.backbone.device
+    return Batch(
+        tuple(g.index for g in groups),
+        run.config.groups.size,
+        run.texts.encode([g.prompt.text for g in groups]),
+        Trajectory.cat([g.trajectory for g in groups]).to(device),
+    )
+
+
+def _scored_batch(run: Run, scored: list[ScoredGroup]) -> ScoredBatch:
+    rewards = torch.stack([s.rewards for s in scored]).to(run.state.backbone.device)
+    names = tuple(s.group.prompt.reward for s in scored)
+    return ScoredBatch(_batch(run, [s.group for s in scored]), rewards, names)
