@@ -48,7 +48,7 @@ class Blobs:
                 if self._sync:
                     file.flush()
                     os.fsync(file.fileno())
-            os.replace(scratch, path)
+            Path(scratch).replace(path)
         except BaseException:
             Path(scratch).unlink(missing_ok=True)
             raise

@@ -53,15 +53,15 @@ def keys(args: argparse.Namespace, settings: Settings) -> int:
             secret = store.write(people.create_key, args.name, scopes, time.time())
         except people.NameTaken as error:
             return _fail(str(error))
-        print(secret)
-        print(f"key {args.name!r}, scopes {scopes}; it is not shown again", file=sys.stderr)
+        _say(secret)
+        sys.stderr.write(f"key {args.name!r}, scopes {scopes}; it is not shown again\n")
     elif args.action == "revoke":
         if not store.write(people.revoke_key, args.name, time.time()):
             return _fail(f"no key named {args.name!r} is in use; see: keys list")
-        print(f"revoked {args.name}")
+        _say(f"revoked {args.name}")
     else:
         for row in store.read(people.keys):
-            print(f"{row.name}\t{','.join(row.scopes)}\t{_since(row.created_at, row.revoked_at)}")
+            _say(f"{row.name}\t{','.join(row.scopes)}\t{_since(row.created_at, row.revoked_at)}")
     store.close()
     return 0
 
@@ -74,14 +74,14 @@ def invite(args: argparse.Namespace, settings: Settings) -> int:
             token = store.write(people.create_invite, args.name, time.time())
         except people.NameTaken as error:
             return _fail(str(error))
-        print(f"{args.url.rstrip('/')}/?invite={token}")
+        _say(f"{args.url.rstrip('/')}/?invite={token}")
     elif args.action == "revoke":
         if not store.write(people.revoke_annotator, args.name, time.time()):
             return _fail(f"no annotator named {args.name!r} is active; see: invite list")
-        print(f"revoked {args.name}")
+        _say(f"revoked {args.name}")
     else:
         for row in store.read(people.annotators):
-            print(f"{row.name}\t{_since(row.created_at, row.revoked_at)}")
+            _say(f"{row.name}\t{_since(row.created_at, row.revoked_at)}")
     store.close()
     return 0
 
@@ -98,8 +98,12 @@ def _since(created: float, revoked: float | None) -> str:
     return f"since {day}" if revoked is None else f"since {day}, revoked"
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
 def _fail(message: str) -> int:
-    print(f"reward_server: {message}", file=sys.stderr)
+    sys.stderr.write(f"reward_server: {message}\n")
     return 1
 
 

@@ -44,7 +44,7 @@ def serve(settings: Settings) -> int:
         _prepare(settings)
         listener = _listen(settings)
     except CannotStart as error:
-        print(f"reward_server: {error}", file=sys.stderr)
+        sys.stderr.write(f"reward_server: {error}\n")
         return 2
     with listener:
         port = listener.getsockname()[1]
@@ -57,7 +57,8 @@ def serve(settings: Settings) -> int:
             timeout_keep_alive=75,
         )
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        print(f"reward server: http://{host}:{port} (labeling UI at /, API at /docs)", flush=True)
+        sys.stdout.write(f"reward server: http://{host}:{port} (labeling UI at /, API at /docs)\n")
+        sys.stdout.flush()
         _Server(config, service).run(sockets=[listener])
     return 0
 

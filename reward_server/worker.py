@@ -31,7 +31,7 @@ from shared.images import ImageError, decode
 MAX_BATCH: Final = 32
 IDLE_S: Final = 0.25
 LEASE_S: Final = 120.0
-"""Shortest lease: a dead process is noticed at once anyway, and a busy machine is no hung scorer."""
+"""Shortest lease: a dead process is noticed anyway, and a busy machine is no hung scorer."""
 NICENESS: Final = 5
 
 log = logging.getLogger(__name__)
@@ -47,19 +47,20 @@ def worker_name(pid: int) -> str:
 def run(settings: Settings) -> int:
     """Score until stdin is closed; the process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(NICENESS)
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
     def report(message: dict[str, Any]) -> None:
         try:
-            print(json.dumps(message), file=channel, flush=True)
+            channel.write(json.dumps(message) + "\n")
+            channel.flush()
         except BrokenPipeError:
             log.info("the server is gone; the outcomes are in the store all the same")
 
     store = Store(settings.database_url, full_sync=settings.durability == "full")
     blobs = Blobs(settings.data / "blobs")
     scorers = {name: load(path)() for name, path in settings.scorers.items()}
+    os.nice(NICENESS)
     report({"event": "ready", "rewards": sorted(scorers)})
     name = worker_name(os.getpid())
     seconds_each = 10.0

@@ -118,7 +118,8 @@ async def put_image(
     return JSONResponse(receipt.model_dump(), status_code=200 if before else 201)
 
 
-@router.api_route("/images/sha256-{sha256}", methods=["GET", "HEAD"], response_class=FileResponse)
+@router.head("/images/sha256-{sha256}", include_in_schema=False)
+@router.get("/images/sha256-{sha256}", response_class=FileResponse)
 async def get_image(sha256: Hash, service: Services, caller: Viewer) -> Response:
     """An image file; it can never change, so browsers may keep it for a year."""
     found = await service.read(jobs.find_blobs, [sha256])

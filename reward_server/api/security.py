@@ -21,7 +21,7 @@ LOCAL: Final = "local"
 """Name of the requester and the annotator on a loopback server without keys."""
 
 SAFE_METHODS: Final = {"GET", "HEAD", "OPTIONS"}
-LOCAL_HOSTS: Final = {"127.0.0.1", "localhost", "::1", "testserver"}
+LOCAL_HOSTS: Final = {"127.0.0.1", "localhost", "::1"}
 SESSION_S: Final = 30 * 86400
 
 

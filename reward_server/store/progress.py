@@ -139,5 +139,5 @@ def run_stats(connection: Connection, run_id: str) -> RunStats | None:
             row.reward: Traffic(requests=row.requests, items=row.items, bytes=row.bytes)
             for row in rows
         },
-        by_status={status: n for status, n in connection.execute(ends)},
+        by_status={row[0]: row[1] for row in connection.execute(ends)},
     )
