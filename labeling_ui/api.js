@@ -66,17 +66,25 @@ export class LabelApi {
     return this.#request("POST", "label/undo", { client_label_id: clientLabelId });
   }
 
-  /** Extend leases: `{live, lost, lease_s}`. */
+  /** Extend leases: `{live, lost}`. */
   heartbeat(leases) {
     return this.#request("POST", "label/heartbeat", { leases });
   }
 
-  /** Give leases back. Works while the page is being closed: the browser sends it on its own. */
+  /** Give leases back; works while the page is being closed. */
   release(items) {
-    if (items.length === 0) return true;
     const leases = items.map(({ assignment, token }) => ({ assignment, token }));
-    const body = new Blob([JSON.stringify({ leases })], { type: "application/json" });
-    return navigator.sendBeacon("label/release", body);
+    return leases.length === 0 || this.#leaveBehind("label/release", { leases });
+  }
+
+  /** Deliver label rows while the page is being closed: nobody will hear the answer. */
+  submitLeaving(rows) {
+    return rows.length === 0 || this.#leaveBehind("label/submit", rows);
+  }
+
+  #leaveBehind(path, body) {
+    const json = new Blob([JSON.stringify(body)], { type: "application/json" });
+    return navigator.sendBeacon(path, json);
   }
 
   async #request(method, path, body) {

@@ -3,6 +3,7 @@
 
 import { LabelApi } from "./api.js";
 import { actionFor, DEFAULT_BINDINGS, keyName } from "./keys.js";
+import { LeaseNote, takeLeftovers } from "./leftovers.js";
 import { openStore, Outbox } from "./outbox.js";
 import { LeaseQueue } from "./queue.js";
 import { Session } from "./session.js";
@@ -70,11 +71,11 @@ function listenToButtons(session, act) {
   byId("resume").addEventListener("click", () => session.resume());
 }
 
-function listenToPage(session, outbox, isDurable) {
+function listenToPage(session, outbox, leave, isDurable) {
   for (const sign of ["keydown", "pointerdown", "pointermove"]) {
     document.addEventListener(sign, () => session.touch(), { passive: true });
   }
-  window.addEventListener("pagehide", () => session.pause());
+  window.addEventListener("pagehide", leave);
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) session.resume();
   });
@@ -99,6 +100,7 @@ async function start() {
   const me = await signIn(api, view);
 
   const { store, durable } = await openStore(me.name);
+  const note = new LeaseNote();
   const queue = new LeaseQueue(api);
   const outbox = new Outbox(store, (rows) => api.submit(rows.map(toWire)));
   const session = new Session({ api, queue, outbox, labels: me.labels });
@@ -116,7 +118,10 @@ async function start() {
       lastLabel: session.lastLabel,
       durable,
     });
-  session.onChange = render;
+  session.onChange = () => {
+    render();
+    note.write(session.leases());
+  };
   session.onSay = (text) => view.say(text);
   session.onDecided = (label) => view.flash(label);
   api.onConnection = (connection) => {
@@ -130,8 +135,15 @@ async function start() {
   };
   listenToKeys(session, act);
   listenToButtons(session, act);
-  listenToPage(session, outbox, durable);
+  const leave = () => {
+    api.submitLeaving(outbox.leaving().map(toWire));
+    session.pause();
+    note.clear();
+  };
+  listenToPage(session, outbox, leave, durable);
   await outbox.open();
+  const sending = outbox.assignments();
+  api.release((await takeLeftovers()).filter(({ assignment }) => !sending.has(assignment)));
   session.advance();
   keepGoing(session);
 }

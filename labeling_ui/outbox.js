@@ -65,7 +65,7 @@ export async function openStore(annotator) {
 
 /**
  * A label row is `{id, assignment, token, label, rt_ms, at}`; `id` is the `client_label_id`.
- * `send(rows)` delivers rows and resolves with the server's answer, or throws when it is not certain
+ * `send(rows)` delivers rows and resolves with the server's answer, or throws when it is uncertain
  * that the server has them; `onDelivered(rows, answer)` hears of each delivery,
  * `onTrouble(error)` of each failure.
  */
@@ -105,12 +105,24 @@ export class Outbox {
     return this.#rows.size;
   }
 
+  /** Assignments whose click is still on its way. */
+  assignments() {
+    return new Set([...this.#rows.values()].map((row) => row.assignment));
+  }
+
   /** Keep a click and start sending it. Returns at once; the write to disk runs beside it. */
   add(row) {
     this.#rows.set(row.id, row);
     this.#store.put(row).catch((error) => console.error("A click could not be saved.", error));
     this.onChange();
     this.#run();
+  }
+
+  /** Everything not yet confirmed, for a last attempt on leaving; it stays in the outbox. */
+  leaving() {
+    const rows = [...this.#rows.values()];
+    for (const row of rows) this.#attempted.add(row.id);
+    return rows;
   }
 
   /**

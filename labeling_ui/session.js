@@ -60,7 +60,7 @@ export class Session {
     return this.#current;
   }
 
-  /** True while a click is being taken back: no new one is accepted until it is clear what shows. */
+  /** True while a click is being taken back: no new one is accepted until that is settled. */
   get undoing() {
     return this.#undoing;
   }
@@ -104,7 +104,7 @@ export class Session {
     }
   }
 
-  /** label: "like" | "dislike" | "skip". The next picture is shown before the server has answered. */
+  /** label: "like" | "dislike" | "skip". The next picture shows before the server has answered. */
   decide(label) {
     const entry = this.#current;
     if (!entry || this.#undoing) return;
@@ -202,7 +202,7 @@ export class Session {
 
   /** Keep the leases alive; pictures that went to somebody else disappear. */
   async heartbeat() {
-    const leases = this.#held();
+    const leases = this.leases();
     if (leases.length === 0 || this.#paused) return;
     try {
       const { lost } = await this.#api.heartbeat(leases);
@@ -216,7 +216,8 @@ export class Session {
     }
   }
 
-  #held() {
+  /** Every lease of this page, the picture on screen first. */
+  leases() {
     const { assignment, token } = this.#current?.item ?? {};
     return [...(assignment ? [{ assignment, token }] : []), ...this.#queue.leases()];
   }

@@ -40,16 +40,21 @@ export function noticeFor({ phase, connection, left, toSend }) {
   }
   const others = left.leased_elsewhere;
   if (others > 0) {
-    const wait = left.next_return_s === null ? "" : ` (the next within ${Math.ceil(left.next_return_s)} s)`;
+    const next = left.next_return_s;
+    const when = next === null ? "" : ` (the next within ${Math.ceil(next)} s)`;
     return {
       title: "Nothing for you right now",
-      text: `${plural(others, "picture is", "pictures are")} being judged by others. What they give back comes to you by itself${wait}.`,
+      text:
+        `${plural(others, "picture is", "pictures are")} being judged by others. ` +
+        `What they give back comes to you by itself${when}.`,
       busy: true,
     };
   }
   return {
     title: "No pictures are waiting",
-    text: "You are up to date. When the trainer asks about new pictures, they appear here by themselves.",
+    text:
+      "You are up to date. When the trainer asks about new pictures, " +
+      "they appear here by themselves.",
     busy: true,
   };
 }
@@ -63,7 +68,10 @@ export class View {
     new ResizeObserver(() => this.#fit()).observe(byId("stage"));
   }
 
-  /** state: `{phase, entry, connection, left, held, done, toSend, undoing, canUndo, lastLabel, durable}`. */
+  /**
+   * state: `{phase, entry, connection, left, held, done, toSend, undoing, canUndo, lastLabel,
+   * durable}`.
+   */
   render(state) {
     const judging = state.phase === "item" && state.connection !== "signed-out";
     byId("item").hidden = !judging;
@@ -131,12 +139,14 @@ export class View {
 
   #showConnection({ connection, toSend, durable }, judging) {
     const banner = byId("banner");
-    const kept = toSend > 0 ? ` ${plural(toSend, "click is", "clicks are")} kept and will be sent.` : "";
+    const clicks = plural(toSend, "click is", "clicks are");
+    const kept = toSend > 0 ? ` ${clicks} kept and will be sent.` : "";
     const go = judging ? " You can go on with the pictures already here." : "";
     banner.hidden = connection !== "down" && durable;
     if (connection === "down") banner.textContent = `The server does not answer.${kept}${go}`;
     else if (!durable) {
-      banner.textContent = "This browser keeps no data: clicks not yet sent would be lost by a reload.";
+      banner.textContent =
+        "This browser keeps no data: clicks not yet sent would be lost by a reload.";
     }
   }
 

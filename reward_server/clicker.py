@@ -122,12 +122,12 @@ class Habits:
 
 
 class Clicker:
-    """One simulated annotator with a session of its own."""
+    """One simulated annotator; without `sign_in` it is whoever the API key says it is."""
 
     def __init__(
         self,
         http: httpx.Client,
-        sign_in: SessionRequest,
+        sign_in: SessionRequest | None,
         habits: Habits,
         tally: Tally,
         stop: threading.Event,
@@ -161,7 +161,9 @@ class Clicker:
         return max(1, min(MAX_CLAIM, round(self._habits.rate * SECONDS_PER_CLAIM)))
 
     def _enter(self) -> Annotator:
-        return self._post("/label/session", self._sign_in, Annotator)
+        if self._sign_in is not None:
+            return self._post("/label/session", self._sign_in, Annotator)
+        return Annotator.model_validate_json(self._ask("GET", "/label/me").content)
 
     def _claim(self, n: int) -> list[ClaimedItem]:
         ask = ClaimRequest(n=n)

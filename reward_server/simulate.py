@@ -47,13 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="; ".join(f"{n}: {(f.__doc__ or '').split('.')[0]}" for n, f in PREFERENCES.items()),
     )
     parser.add_argument("--max-labels", type=_at_least_one, default=None, metavar="N")
-    parser.add_argument("--api-key", default=None, help="for a server that asks for one")
+    parser.add_argument(
+        "--api-key", default=None, help="a key with the scope 'label': one annotator of that name"
+    )
     parser.add_argument(
         "--invite",
         action="append",
         default=[],
-        metavar="TOKEN",
-        help="sign in with an invite; repeat it for several annotators",
+        metavar="LINK",
+        help="sign in with an invitation link; repeat it for several annotators",
     )
 
 
@@ -67,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     tally, stop, failures = Tally(args.max_labels), threading.Event(), list[str]()
     habits = Habits(PREFERENCES[args.preference], args.noise, args.rate, args.seed)
 
-    def work(sign_in: SessionRequest) -> None:
+    def work(sign_in: SessionRequest | None) -> None:
         with _http(args.url, args.api_key) as http:
             try:
                 Clicker(http, sign_in, habits, tally, stop).run()
@@ -85,15 +87,21 @@ def main(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _entries(args: argparse.Namespace) -> list[SessionRequest]:
-    if args.invite:
-        if args.annotators not in (1, len(args.invite)):
-            raise ValueError(
-                f"--annotators {args.annotators} with {len(args.invite)} invites; "
-                "give one --invite for each annotator"
-            )
-        return [SessionRequest(invite=invite) for invite in args.invite]
-    return [SessionRequest(name=f"simulated-{n + 1}") for n in range(args.annotators)]
+def _entries(args: argparse.Namespace) -> list[SessionRequest | None]:
+    """How each annotator signs in: by API key (None), by invite, or by a made-up name."""
+    people = 1 if args.api_key else len(args.invite)
+    if not people:
+        return [SessionRequest(name=f"simulated-{n + 1}") for n in range(args.annotators)]
+    if args.api_key and args.invite:
+        raise ValueError("--api-key and --invite both say who clicks; give one of them")
+    if args.annotators not in (1, people):
+        raise ValueError(
+            f"{args.annotators} annotators, but only {people} can sign in; "
+            "give one --invite for each of them"
+        )
+    if args.api_key:
+        return [None]
+    return [SessionRequest(invite=link.rpartition("invite=")[2]) for link in args.invite]
 
 
 def _http(url: str, api_key: str | None) -> httpx.Client:

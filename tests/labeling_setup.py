@@ -31,13 +31,18 @@ QUIET = (
     "--disable-sync",
     "--no-first-run",
 )
-READY_S = 60.0
+READY_S = 150.0
+"""A busy machine may take long; nothing waits longer than it must."""
+PATIENCE_S = 60.0
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 
 
 class Server:
-    """`python -m reward_server` on a port of its own; can be killed and started again."""
+    """`python -m reward_server` on a port of its own; can be killed and started again.
+
+    Only people score here: it runs no scorer processes, and results settle after one second.
+    """
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -49,10 +54,9 @@ class Server:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "reward_server", "serve", "--port", str(self.port)]
+        options = ["--data", str(self.data), "--settle", "1", "--scorer-processes", "0"]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, "--data", str(self.data)], cwd=ROOT, stdout=log, stderr=log
-            )
+            self._process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=log, stderr=log)
         eventually(self._is_ready, READY_S, lambda: f"not ready: {self.log.read_text()[-3000:]}")
 
     def kill(self) -> None:
@@ -89,7 +93,7 @@ class Server:
         ]
         return self.client.submit(ScoreRequest(reward="human", items=items, **fields)).id, pictures
 
-    def finished(self, job_id: str, timeout_s: float = 40.0) -> Job:
+    def finished(self, job_id: str, timeout_s: float = PATIENCE_S) -> Job:
         """The job once it is terminal."""
         job = self.client.job(job_id)
         eventually(lambda: self.client.job(job_id, wait=5).terminal, timeout_s, lambda: str(job))
@@ -108,7 +112,7 @@ def picture(seed: int, side: int = 32) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def eventually(
-    holds: Callable[[], bool], timeout_s: float = 20.0, why: Callable[[], str] = lambda: ""
+    holds: Callable[[], bool], timeout_s: float = PATIENCE_S, why: Callable[[], str] = lambda: ""
 ) -> None:
     """Wait until something holds; fails with `why()` otherwise."""
     end = time.monotonic() + timeout_s
@@ -151,13 +155,16 @@ def chromium() -> Iterator[Browser]:
 def annotator(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
     """A page in a profile of its own. Script errors and refused resources fail the test."""
     context = browser.new_context(**{"viewport": DESKTOP, **options})
+    context.set_default_timeout(1000 * PATIENCE_S)
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if _is_fault(message) else None)
     page.goto(server.url)
-    yield page
-    close(context)
+    try:
+        yield page
+    finally:
+        close(context)
     assert errors == []
 
 
@@ -169,14 +176,14 @@ def _is_fault(message: Any) -> bool:
 def close(context: BrowserContext) -> None:
     """Close as a person would: pages hear of it and give their pictures back."""
     for page in context.pages:
-        page.close(run_before_unload=True)
-    eventually(lambda: not context.pages)
+        with page.expect_event("close"):
+            page.close(run_before_unload=True)
     context.close()
 
 
 def shown(page: Page) -> str:
     """The prompt on screen, once a picture stands there."""
-    page.wait_for_selector("#item:not([hidden]) #stage img", timeout=20_000)
+    page.wait_for_selector("#item:not([hidden]) #stage img")
     return page.inner_text("#prompt")
 
 

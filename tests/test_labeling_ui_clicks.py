@@ -67,6 +67,7 @@ def test_every_click_arrives_once_and_as_meant(
     n = 24
     job, _ = server.ask(n, prefix=f"{by_key} number")
     with annotator(browser, server) as page:
+        shown(page)
         before = done(page)
         label_all(page, n, by_key)
         assert done(page) == before + n

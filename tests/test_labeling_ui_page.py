@@ -92,7 +92,7 @@ def test_the_policy_allows_nothing_inline_and_nothing_foreign(server: Server) ->
 def test_everything_fits_and_can_be_hit(
     server: Server, browser: Browser, size: dict[str, int], scheme: str
 ) -> None:
-    job, _ = server.ask(1, prefix=LONG)
+    job, _ = server.ask(1, prefix=f"{scheme} {size['width']} {LONG}")
     with annotator(browser, server, viewport=size, color_scheme=scheme) as page:
         shown(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from reward_server.preferences import likes_high, likes_light
+from shared.client import RewardClient
 from tests.labeling_setup import ROOT, Server, eventually, running_server
 
 
@@ -29,7 +30,7 @@ def simulate(url: str, *options: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     return process.returncode, out, err
 
 
@@ -98,6 +99,35 @@ def test_more_annotators_than_invites_is_a_usage_error() -> None:
     code, _, err = ended(simulate("http://127.0.0.1:9", "--annotators=3", "--invite=a"))
     assert code == 2
     assert "give one --invite for each annotator" in err
+
+
+def test_a_wrong_invite_is_refused_with_the_servers_words(server: Server) -> None:
+    code, _, err = ended(simulate(server.url, "--invite=inv_wrong"))
+    assert code == 1
+    assert "invite is unknown or revoked" in err
+
+
+def test_invited_people_work_on_a_server_with_keys(server: Server) -> None:
+    job, pictures = server.ask(6)
+    link = made(server, "invite", "create", "--name=ann", f"--url={server.url}")
+    key = made(server, "keys", "create", "--name=bot", "--scope=label")
+    code, _, err = ended(simulate(server.url, "--max-labels=1"))
+    assert (code, "needs an invite" in err) == (1, True)
+    options = ["--rate=0", "--noise=0"]
+    assert ended(simulate(server.url, *options, f"--invite={link}", "--max-labels=4"))[0] == 0
+    assert ended(simulate(server.url, *options, f"--api-key={key}", "--max-labels=2"))[0] == 0
+    requester = RewardClient(server.url, api_key=made(server, "keys", "create", "--name=team"))
+    with requester:
+        eventually(lambda: requester.job(job).terminal)
+        assert requester.job(job).rewards == [float(likes_high(p)) for p in pictures]
+
+
+def made(server: Server, *command: str) -> str:
+    """What a command of the server's owner prints: a link or a key."""
+    words = [sys.executable, "-m", "reward_server", *command, "--data", str(server.data)]
+    return subprocess.run(
+        words, cwd=ROOT, text=True, check=True, capture_output=True
+    ).stdout.strip()
 
 
 def labels(server: Server) -> int:

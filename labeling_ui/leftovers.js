@@ -1,0 +1,41 @@
+// Leases of pages that ended without a word: a crash, a phone that closed a tab to save memory.
+// What a page holds is noted in the browser; the next page gives back what no page holds any more.
+// It touches nothing while another page of this browser is open, for that one may still hold it.
+
+const PREFIX = "leases:";
+const LOCK = "labeling-page";
+
+function taken() {
+  const keys = Object.keys(localStorage).filter((key) => key.startsWith(PREFIX));
+  const leases = keys.flatMap((key) => JSON.parse(localStorage.getItem(key)));
+  for (const key of keys) localStorage.removeItem(key);
+  return leases;
+}
+
+/** Leases of ended pages, each handed out once; [] where the browser cannot tell who is open. */
+export async function takeLeftovers() {
+  if (!navigator.locks) return [];
+  const leases = await navigator.locks.request(LOCK, { ifAvailable: true }, (alone) =>
+    alone ? taken() : [],
+  );
+  // Shared by all pages and never let go: the browser does that when a page ends.
+  navigator.locks.request(LOCK, { mode: "shared" }, () => new Promise(() => {}));
+  return leases;
+}
+
+/** Notes what this page holds, for the page after it. */
+export class LeaseNote {
+  #key = PREFIX + crypto.getRandomValues(new Uint32Array(2)).join("-");
+  #written = "[]";
+
+  write(leases) {
+    const text = JSON.stringify(leases);
+    if (text === this.#written) return;
+    this.#written = text;
+    localStorage.setItem(this.#key, text);
+  }
+
+  clear() {
+    localStorage.removeItem(this.#key);
+  }
+}
