@@ -41,7 +41,8 @@ from trainer.evaluation_set import (
 from trainer.tiny.scenes import Scene, render
 from trainer.tiny.world import TAGS, Prompt, Wanted, sample_scene, split
 
-SETTINGS = Settings(latent_shape=(2, 4, 4), images_per_tag=6, signs=4, batch=4)
+SETTINGS = Settings(images_per_tag=6, signs=4, batch=4)
+LATENTS = (2, 4, 4)
 
 
 def _paint(pictures: list[np.ndarray[Any, Any]]) -> Tensor:
@@ -51,9 +52,10 @@ def _paint(pictures: list[np.ndarray[Any, Any]]) -> Tensor:
 def _prompt_of(caption: str) -> Prompt:
     tags = embedded_prompts()
     found = next(p for pool in tags.values() for p in pool if p.text == caption)
-    include = found.target.get("include", [])
+    target = found.target or {}
+    include = target.get("include", [])
     if found.tag == TEXT:
-        return Prompt(TEXT, word=found.target["text"])
+        return Prompt(TEXT, word=target["text"])
     relation = next((c["position"][0] for c in include if "position" in c), None)
     wanted = [Wanted(c["class"], c.get("color"), c["count"]) for c in include]
     return Prompt(found.tag, tuple(wanted[::-1] if relation else wanted), relation)
@@ -74,7 +76,7 @@ def painter(skill: float) -> Callable[[Tensor, Sequence[str]], Tensor]:
 
 
 def _run(server: FunctionAsServer, **skills: float) -> Evaluation:
-    policies = [Policy(name, name, 4, painter(skill)) for name, skill in skills.items()]
+    policies = [Policy(name, name, 4, LATENTS, painter(skill)) for name, skill in skills.items()]
     gallery = Gallery(per_tag=2)
     with server.client() as client:
         return evaluate(policies, embedded_prompts(), client, SETTINGS, {"w": "1"}, gallery)
@@ -136,7 +138,7 @@ def test_a_server_without_the_rewards_is_refused_before_any_work() -> None:
 def test_the_pictures_kept_for_the_report_are_the_first_not_the_best() -> None:
     gallery = Gallery(per_tag=2)
     with FunctionAsServer(truth).client() as client:
-        policies = [Policy(TRAINED, "TDM-R1", 4, painter(0.5))]
+        policies = [Policy(TRAINED, "TDM-R1", 4, LATENTS, painter(0.5))]
         evaluate(policies, embedded_prompts(), client, SETTINGS, {}, gallery)
     assert set(gallery.pictures) == {(TRAINED, tag, i) for tag in COLUMNS for i in (0, 1)}
 
@@ -147,7 +149,7 @@ def test_evaluation_prompts_are_held_out_and_plenty() -> None:
     assert all(len(pool) >= 100 for pool in prompts.values())
     for pool in prompts.values():
         assert len({p.text for p in pool}) == len(pool)
-    signs = [Prompt(TEXT, word=p.target["text"]) for p in prompts[TEXT]]
+    signs = [Prompt(TEXT, word=(p.target or {})["text"]) for p in prompts[TEXT]]
     assert all(split(sign) == "heldout" for sign in signs)
 
 
@@ -235,7 +237,8 @@ def test_stored_rows_are_cut_to_the_images_measured_now() -> None:
         ("", "holds no prompts"),
         ("not json", "x.jsonl:1"),
         ('{"tag": "colors", "prompt": "a red car"}', "include"),
-        ('\n{"tag": "text", "prompt": "A sign"}', "x.jsonl:2"),
+        ('{"prompt": "cars", "include": [{"class": "car"}]}', "'cars' needs a \"tag\""),
+        ('\n{"tag": "text"}', "x.jsonl:2"),
     ],
 )
 def test_bad_prompt_files_are_named_with_their_line(

@@ -15,7 +15,6 @@ from tests.fakes import build_sd3_folder
 from trainer.backbones import load_backbone
 from trainer.config import ComputeConfig, Config
 from trainer.errors import ModelError
-from trainer.evaluate import to_pixels
 from trainer.evaluation import TRAINED
 from trainer.export import export
 from trainer.lora_files import LoraSpec
@@ -105,10 +104,3 @@ def test_a_folder_that_cannot_be_written_is_a_designed_error(tmp_path: Path) -> 
     config = Config.model_validate({"model": {"path": model}})
     with pytest.raises(ModelError, match=r"taken.*--out"):
         export(lora, config, tmp_path / "taken")
-
-
-def test_pixels_are_rounded_to_the_nearest_of_256_levels() -> None:
-    picture = (
-        torch.tensor([0.0, 0.4999 / 255, 0.5001 / 255, 1.0]).view(1, 1, 2, 2).expand(1, 3, 2, 2)
-    )
-    assert to_pixels(picture)[0][..., 0].ravel().tolist() == [0, 0, 1, 255]

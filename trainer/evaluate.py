@@ -14,18 +14,16 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import groupby
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.client import RewardClient, build_request
 from shared.schema import Job
 from trainer.evaluation import Evaluation, EvaluationError, Row
 from trainer.evaluation_set import TEXT, EvalImage, Prompts, fingerprint, images
+from trainer.inflight import Pixels, to_pixels
 from trainer.tiny import judge
 
-Pixels = NDArray[np.uint8]
 Sample = Callable[[Tensor, Sequence[str]], Tensor]
 Progress = Callable[[int], None]
 
@@ -45,14 +43,14 @@ class Policy:
     name: str
     label: str
     nfe: int
+    latent_shape: tuple[int, int, int]
     sample: Sample
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured, and where the scores come from."""
+    """How much is measured, from which noise, and under which name the server counts it."""
 
-    latent_shape: tuple[int, int, int]
     images_per_tag: int = 250
     signs: int = 500
     seed: int = 0
@@ -138,7 +136,7 @@ def _measure(
     with ThreadPoolExecutor(max_workers=2) as sender:
         for batch in batches(chosen, settings.batch):
             tag = batch[0].prompt.tag
-            pictures = generate(policy, batch, settings)
+            pictures = generate(policy, batch, settings.seed)
             waiting.append((tag, sender.submit(_score, client, policy, batch, pictures, settings)))
             if tag != TEXT and pictures[0].shape == (judge.SIDE, judge.SIDE, 3):
                 second.setdefault(tag, []).extend(map(_second_opinion, batch, pictures))
@@ -173,16 +171,10 @@ def batches(chosen: Sequence[EvalImage], size: int) -> Iterator[list[EvalImage]]
             yield of_tag[start : start + size]
 
 
-def generate(policy: Policy, batch: Sequence[EvalImage], settings: Settings) -> list[Pixels]:
+def generate(policy: Policy, batch: Sequence[EvalImage], seed: int) -> list[Pixels]:
     """RGB pictures (height, width, 3) of a batch, from each image's own noise."""
-    noise = torch.stack([image.noise(settings.latent_shape, settings.seed) for image in batch])
+    noise = torch.stack([image.noise(policy.latent_shape, seed) for image in batch])
     return to_pixels(policy.sample(noise, [image.prompt.text for image in batch]))
-
-
-def to_pixels(pictures: Tensor) -> list[Pixels]:
-    """Images (batch, 3, height, width) in [0, 1] as uint8 RGB arrays, rounded to nearest."""
-    last = (pictures.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    return list(last.cpu().numpy())
 
 
 def _score(
@@ -198,7 +190,7 @@ def _score(
         reward,
         [image.prompt.text for image in batch],
         list(pictures),
-        targets=[dict(image.prompt.target) for image in batch],
+        targets=[dict(image.prompt.target or {}) for image in batch],
         run_id=settings.run_id,
         group_id=f"{policy.name}/{tag}/{first.index}",
         options=OPTIONS.get(reward),
@@ -207,4 +199,4 @@ def _score(
 
 
 def _second_opinion(image: EvalImage, pixels: Pixels) -> float:
-    return float(judge.judge(pixels, image.prompt.target))
+    return float(judge.judge(pixels, image.prompt.target or {}))

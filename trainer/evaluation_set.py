@@ -1,7 +1,8 @@
 """What is evaluated: held-out prompts, and one fixed noise per image, common to all models.
 
 Image k of a tag shows prompt k mod P in its sample k div P, so the first 250 images of a tag are
-the same whether 250 or 500 are asked for. Never hands out a prompt that training has seen.
+the same whether 250 or 500 are asked for. The embedded world's prompts are those its hash reserves:
+neither training nor the choice of a checkpoint ever sees them.
 """
 
 from __future__ import annotations
@@ -11,37 +12,31 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from trainer.config import PromptSet
 from trainer.errors import PromptError
+from trainer.groups import Prompt
+from trainer.prompts import OCR, read_prompt_set
 from trainer.randomness import normal
 from trainer.tiny.world import TAGS, sample_prompt, split
 
 TEXT = "text"
+COUNTING = "counting"
 COLUMNS = (*TAGS, TEXT)
 MAX_PROMPTS = 500  # distinct prompts per tag, where the world has as many
 PATIENCE = 4000  # draws without a new prompt after which a tag counts as exhausted
 
 
 @dataclass(frozen=True)
-class EvalPrompt:
-    """A prompt, the reward that scores its images, and that reward's target."""
-
-    tag: str
-    text: str
-    reward: str
-    target: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class EvalImage:
     """Image `index` of a tag: its prompt, which of the tag's prompts that is, and the noise key."""
 
-    prompt: EvalPrompt
+    prompt: Prompt
     prompt_index: int
     index: int
 
@@ -50,7 +45,7 @@ class EvalImage:
         return normal(shape, seed, "evaluation", self.prompt.tag, self.index)
 
 
-Prompts = Mapping[str, Sequence[EvalPrompt]]
+Prompts = Mapping[str, Sequence[Prompt]]
 
 
 def images(prompts: Prompts, per_tag: int, signs: int) -> list[EvalImage]:
@@ -63,7 +58,7 @@ def images(prompts: Prompts, per_tag: int, signs: int) -> list[EvalImage]:
 
 
 @functools.cache
-def embedded_prompts() -> dict[str, tuple[EvalPrompt, ...]]:
+def embedded_prompts() -> dict[str, tuple[Prompt, ...]]:
     """The held-out prompts of the embedded world, in an order that never changes."""
     return {tag: tuple(map(_from_metadata, _heldout(tag))) for tag in COLUMNS}
 
@@ -81,48 +76,34 @@ def _heldout(tag: str) -> list[dict[str, Any]]:
     return list(seen.values())
 
 
-def read_prompts(path: Path) -> dict[str, tuple[EvalPrompt, ...]]:
-    """Prompts of a JSONL file in GenEval's metadata format, or {"tag": "text", "text": ...}.
+def read_prompts(path: Path) -> dict[str, tuple[Prompt, ...]]:
+    """Prompts of a JSONL file by tag: GenEval's metadata is counted, {"text": ...} is read (OCR).
 
     Raises:
         PromptError: a missing or empty file, or a line that is no such metadata.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise PromptError(f"cannot read the evaluation prompts {path}: {error}") from error
-    prompts: dict[str, list[EvalPrompt]] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            prompt = _from_metadata(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
+    prompts: dict[str, list[Prompt]] = {}
+    for prompt in read_prompt_set(PromptSet(file=path, reward=COUNTING)):
+        if not prompt.target or not prompt.tag:
             raise PromptError(
-                f"{path}:{number} is no evaluation prompt ({error!r}); expected JSON like "
-                '{"tag": "counting", "prompt": "...", "include": [{"class": ..., "count": ...}]} '
-                'or {"tag": "text", "prompt": "...", "text": "..."}'
-            ) from error
-        prompts.setdefault(prompt.tag, []).append(prompt)
-    if not prompts:
-        raise PromptError(f"{path} holds no prompts")
+                f'{path}: {prompt.text!r} needs a "tag", and "include" or "text" to be scored by'
+            )
+        scored = replace(prompt, reward=OCR) if TEXT in prompt.target else prompt
+        prompts.setdefault(prompt.tag, []).append(scored)
     return {tag: tuple(pool) for tag, pool in prompts.items()}
 
 
-def _from_metadata(metadata: Mapping[str, Any]) -> EvalPrompt:
+def _from_metadata(metadata: Mapping[str, Any]) -> Prompt:
     tag, text = str(metadata["tag"]), str(metadata["prompt"])
     if tag == TEXT:
-        return EvalPrompt(tag, text, "ocr", {"text": str(metadata["text"])})
-    target = {key: metadata[key] for key in ("include", "exclude") if key in metadata}
-    if "include" not in target:
-        raise KeyError("include")
-    return EvalPrompt(tag, text, "counting", target)
+        return Prompt(text, OCR, tag, {TEXT: metadata[TEXT]})
+    return Prompt(text, COUNTING, tag, {"include": metadata["include"]})
 
 
 def fingerprint(prompts: Prompts) -> str:
     """sha256 over tags, prompts and targets, in order: equal means the same evaluation."""
     rows: Iterable[Any] = (
-        [p.tag, p.text, p.reward, dict(p.target)] for pool in prompts.values() for p in pool
+        [p.tag, p.text, p.reward, dict(p.target or {})] for pool in prompts.values() for p in pool
     )
     text = "\n".join(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)
     return hashlib.sha256(text.encode()).hexdigest()

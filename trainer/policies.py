@@ -34,7 +34,7 @@ def few_step(name: str, source: Source, networks: Networks, sampling: RolloutCon
             rollout(networks.velocity(source), start, _encode(backbone, prompts), times).final
         )
 
-    return Policy(name, LABELS[name], sampling.k_steps, sample)
+    return Policy(name, LABELS[name], sampling.k_steps, backbone.latent_shape, sample)
 
 
 def guided_teacher(
@@ -56,7 +56,8 @@ def guided_teacher(
         )
         return backbone.decode(latents)
 
-    return Policy(TEACHER, LABELS[TEACHER], steps * (2 if guidance != 1 else 1), sample)
+    nfe = steps * (2 if guidance != 1 else 1)
+    return Policy(TEACHER, LABELS[TEACHER], nfe, backbone.latent_shape, sample)
 
 
 def _encode(backbone: Backbone, prompts: Sequence[str]) -> Conditioning:

@@ -1,0 +1,1 @@
+"""One module per command of `python -m trainer`, each with `add_arguments(parser)` and `main`."""

@@ -1,0 +1,178 @@
+"""`python -m trainer demo`: reward server, training, evaluation and report, as `make run` wants it.
+
+The server is a process of its own on a TCP port and is stopped whatever happens. What can be
+refused is refused before training starts: a taken port, a missing file, results of other weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from shared.client import Refused, RewardClient
+from shared.schema_ops import RunStats
+from trainer.commands.eval import (
+    BASE_ROWS,
+    RUN_ID,
+    connect,
+    evaluation_id,
+    measure_run,
+    rows_of,
+    stored_rows,
+)
+from trainer.commands.report import present
+from trainer.config import Config, load_config
+from trainer.evaluate import Settings
+from trainer.evaluation import save, table
+from trainer.local_server import LocalServer
+from trainer.loop import train
+from trainer.measure import Plan
+from trainer.report_tables import terminal_table
+from trainer.run import read_run_id
+from trainer.run_folder import EVALUATION, read_config, save_stats, trained_lora
+
+CONFIGS = {
+    "machine": Path("trainer/configs/tiny.toml"),
+    "human": Path("trainer/configs/tiny-human.toml"),
+    "simulated": Path("trainer/configs/tiny-human.toml"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Whose reward, which run, which port, and how much is measured."""
+    parser.add_argument("--reward", choices=sorted(CONFIGS), default="machine")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="instead of the reward's own")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--name", default="demo", help="of the run; numbered if it is taken")
+    parser.add_argument("--resume", action="store_true", help="go on with the run of that name")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--images-per-tag", type=int, default=250, metavar="N")
+    parser.add_argument("--signs", type=int, default=500, metavar="N")
+    parser.add_argument("--all-rows", action="store_true", help="measure teacher and start as well")
+    parser.add_argument(
+        "--eval-only", action="store_true", help="measure teacher and start of the model, no run"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run it all; the last line is the path of the report."""
+    console = Console()
+    with _terminated_like_ctrl_c():
+        if args.eval_only:
+            return _measure_model(args, console)
+        return _run(args, _config(args), console)
+
+
+def _config(args: argparse.Namespace) -> Config:
+    """The run's own configuration when it goes on, else the file's under a free name."""
+    url = f'server.url="http://127.0.0.1:{args.port}"'
+    if args.resume:
+        config = load_config(None, args.overrides)
+        stored = read_config(config.run.folder / args.name)
+        server = stored.server.model_copy(update={"url": f"http://127.0.0.1:{args.port}"})
+        return stored.model_copy(update={"server": server})
+    file = args.config or CONFIGS[args.reward]
+    config = load_config(file, [*args.overrides, url, f'run.name="{args.name}"'])
+    name = free_name(config.run.folder, args.name)
+    return config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
+
+
+def free_name(folder: Path, name: str) -> str:
+    """`name`, or the first of name-2, name-3, ... that no run has."""
+    taken, number = name, 1
+    while (folder / taken).exists():
+        number += 1
+        taken = f"{name}-{number}"
+    return taken
+
+
+def _run(args: argparse.Namespace, config: Config, console: Console) -> int:
+    settings = Settings(args.images_per_tag, args.signs)
+    folder = config.run.folder / config.run.name
+    plan = Plan(config, rows_of(folder, everything=args.all_rows), settings)
+    if not args.all_rows:
+        stored_rows(plan)
+    console.print(f"run: {folder}", markup=False, highlight=False)
+    simulate = args.reward == "simulated"
+    try:
+        with (
+            LocalServer(folder / "server", args.port, simulate=simulate) as server,
+            connect(server.url, config) as client,
+        ):
+            _invite(args.reward, server.url, console)
+            train(config, resume=args.resume, console=console)
+            settings = replace(settings, run_id=evaluation_id(folder))
+            plan = replace(plan, settings=settings, trained=trained_lora(folder))
+            save(measure_run(plan, folder, client, console), folder / EVALUATION)
+            save_stats(folder, _server_counts(folder, client))
+    except KeyboardInterrupt:
+        again = f"make run REWARD={args.reward} NAME={config.run.name} ARGS=--resume"
+        console.print(f"stopped; go on with: {again}", markup=False, highlight=False)
+        raise
+    present(folder, console)
+    return 0
+
+
+def _invite(reward: str, url: str, console: Console) -> None:
+    if reward == "human":
+        console.print(
+            f"\n[bold]Open {url} and click: like or dislike.[/bold]\n"
+            "Training waits for your clicks and goes on as they come.\n"
+        )
+    else:
+        console.print(f"reward server: {url}", highlight=False)
+
+
+def _server_counts(folder: Path, client: RewardClient) -> dict[str, RunStats]:
+    """The server's own counts by purpose, while it is still there to be asked."""
+    run_id = read_run_id(folder)
+    purposes = {
+        "training": run_id,
+        "held-out probe": f"{run_id}.heldout",
+        "evaluation": evaluation_id(folder),
+    }
+    counts: dict[str, RunStats] = {}
+    for purpose, name in purposes.items():
+        try:
+            counts[purpose] = client.run_stats(name)
+        except Refused as error:
+            if error.status != 404:  # a run without a probe never sent anything under its name
+                raise
+    return counts
+
+
+def _measure_model(args: argparse.Namespace, console: Console) -> int:
+    config = load_config(args.config or CONFIGS[args.reward], args.overrides)
+    settings = Settings(images_per_tag=500, signs=500, run_id=RUN_ID)
+    with (
+        tempfile.TemporaryDirectory(prefix="evaluation-") as data,
+        LocalServer(Path(data) / "server", args.port) as server,
+        connect(server.url, config) as client,
+    ):
+        result = measure_run(Plan(config, BASE_ROWS, settings), None, client, console)
+    save(result, config.model.path / EVALUATION)
+    console.print(terminal_table(table(result), result))
+    console.print(f"results: {config.model.path / EVALUATION}", markup=False, highlight=False)
+    return 0
+
+
+@contextmanager
+def _terminated_like_ctrl_c() -> Iterator[None]:
+    """Inside the block SIGTERM is a KeyboardInterrupt, so that the server is stopped as well."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,119 @@
+"""`python -m trainer eval`: measures teacher and start of a model, or the generator of a run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from shared.client import RewardClient
+from trainer.config import Config, load_config
+from trainer.evaluate import Settings
+from trainer.evaluation import START, TEACHER, TRAINED, Evaluation, load, require_weights, save
+from trainer.evaluation import table as estimates
+from trainer.evaluation_set import embedded_prompts, fingerprint, read_prompts
+from trainer.measure import Plan, measure
+from trainer.report_tables import terminal_table
+from trainer.run import read_run_id
+from trainer.run_folder import EVALUATION, read_config, save_shots, trained_lora
+
+BASE_ROWS = (TEACHER, START)
+RUN_ID = "evaluation"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to measure, how much of it, and where the scores come from."""
+    defaults = Config()
+    parser.add_argument("--model", type=Path, metavar="DIR", help="writes DIR/eval.json")
+    parser.add_argument("--run", type=Path, metavar="RUN", help="a run's generator as well")
+    parser.add_argument("--all-rows", action="store_true", help="with --run: every row again")
+    parser.add_argument("--server", default=defaults.server.url, metavar="URL")
+    parser.add_argument("--images-per-tag", type=int, default=500, metavar="N")
+    parser.add_argument("--signs", type=int, default=500, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=50, metavar="N", help="images at once")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="JSONL instead of the world's")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="instead of eval.json")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure, store, and print the table."""
+    config, console = _config(args), Console()
+    settings = Settings(
+        images_per_tag=args.images_per_tag,
+        signs=args.signs,
+        seed=args.seed,
+        batch=args.batch,
+        run_id=RUN_ID if args.run is None else evaluation_id(args.run),
+    )
+    plan = Plan(
+        config,
+        rows=rows_of(args.run, everything=args.all_rows),
+        settings=settings,
+        trained=trained_lora(args.run) if args.run else None,
+        prompts=read_prompts(args.prompts) if args.prompts else embedded_prompts(),
+    )
+    with connect(args.server, config) as client:
+        result = measure_run(plan, args.run, client, console)
+    out = args.out or (args.run or config.model.path) / EVALUATION
+    save(result, out)
+    console.print(terminal_table(estimates(result), result))
+    console.print(f"results: {out}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _config(args: argparse.Namespace) -> Config:
+    if args.run is not None:
+        config = read_config(args.run)
+        if args.model is None:
+            return config
+        return config.model_copy(
+            update={"model": config.model.model_copy(update={"path": args.model})}
+        )
+    short = [] if args.model is None else [f'model.path="{args.model}"']
+    return load_config(None, [*args.overrides, *short])
+
+
+def connect(url: str, config: Config) -> RewardClient:
+    """A client of the server with the key from the environment, if there is one."""
+    return RewardClient(url, api_key=os.environ.get(config.server.api_key_env))
+
+
+def evaluation_id(run: Path) -> str:
+    """Under which name the server counts a run's evaluation, apart from its training."""
+    return f"{read_run_id(run)}.{RUN_ID}"
+
+
+def rows_of(run: Path | None, *, everything: bool) -> tuple[str, ...]:
+    """A run adds its own row; teacher and start are measured without one, or on demand."""
+    if run is None:
+        return BASE_ROWS
+    return (*BASE_ROWS, TRAINED) if everything else (TRAINED,)
+
+
+def measure_run(plan: Plan, run: Path | None, client: RewardClient, console: Console) -> Evaluation:
+    """Measure the plan; rows it leaves out come from the model folder's eval.json, if it fits.
+
+    Raises:
+        EvaluationError: the stored rows belong to other weights, prompts or noise.
+    """
+    stored = None if set(BASE_ROWS) <= set(plan.rows) else stored_rows(plan)
+    result, shots = measure(plan, client, console)
+    if run is not None:
+        save_shots(run, shots)
+    if stored is None:
+        return result
+    measured = result.rows[plan.rows[0]].scores
+    return stored.joined(result).first({tag: len(scores) for tag, scores in measured.items()})
+
+
+def stored_rows(plan: Plan) -> Evaluation:
+    """The model folder's eval.json, found comparable before anything is measured."""
+    file = plan.config.model.path / EVALUATION
+    stored = load(file)
+    require_weights(stored, plan.config.model.path, file)
+    coming = {"seed": plan.settings.seed, "prompts_sha256": fingerprint(plan.prompts), "rows": {}}
+    return stored.joined(stored.model_copy(update=coming))
