@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import socket
 import sys
 from types import FrameType
@@ -39,13 +40,13 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop."""
-    _log_to_stderr()
     try:
         _prepare(settings)
         listener = _listen(settings)
     except CannotStart as error:
         sys.stderr.write(f"reward_server: {error}\n")
         return 2
+    _log_to_stderr()
     with listener:
         port = listener.getsockname()[1]
         service = Service(settings.model_copy(update={"port": port}))
@@ -59,8 +60,15 @@ def serve(settings: Settings) -> int:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         sys.stdout.write(f"reward server: http://{host}:{port} (labeling UI at /, API at /docs)\n")
         sys.stdout.flush()
+        # Uvicorn raises the signals it has handled once more when it is done.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _leave)
         _Server(config, service).run(sockets=[listener])
     return 0
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _prepare(settings: Settings) -> None:
@@ -89,9 +97,13 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
-        listener.listen(2048)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((settings.host, settings.port))
+            listener.listen(2048)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
         if error.errno == errno.EADDRINUSE:

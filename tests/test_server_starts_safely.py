@@ -8,50 +8,68 @@ import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from reward_server.__main__ import main
 from shared.client import RewardClient, ServerFailed, Unauthorized, build_request
 from shared.images import encode_png, sha256_hex
-from tests.server_setup import READY_S, ROOT, Server, eventually, inside, items, running
+from tests.server_setup import Server, eventually, inside, items, running
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "reward_server", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=READY_S,
-    )
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
 
 
-def test_a_taken_port_is_named_with_the_remedy(tmp_path: Path) -> None:
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """``python -m reward_server ...``, within the test's process."""
+
+    def run(*words: str) -> Ended:
+        code = main(list(words))
+        said = capsys.readouterr()
+        return Ended(code, said.out, said.err)
+
+    return run
+
+
+def test_a_taken_port_is_named_with_the_remedy(tmp_path: Path, command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = command("--port", str(port), "--data", str(tmp_path))
-    assert ended.returncode == 2
-    assert f"port {port}" in ended.stderr and f"--port {port + 1}" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert ended.code == 2
+    assert f"port {port}" in ended.err and f"--port {port + 1}" in ended.err
 
 
-def test_other_machines_need_a_key_before_the_server_starts(tmp_path: Path) -> None:
+def test_other_machines_need_a_key_before_the_server_starts(
+    tmp_path: Path, command: Command
+) -> None:
     ended = command("--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path))
-    assert ended.returncode == 2
-    assert "keys create" in ended.stderr and "127.0.0.1" in ended.stderr
+    assert ended.code == 2
+    assert "keys create" in ended.err and "127.0.0.1" in ended.err
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, command: Command) -> None:
     (tmp_path / "file").write_text("in the way")
     ended = command("--port", "0", "--data", str(tmp_path / "file" / "data"))
-    assert ended.returncode == 2
-    assert "--data" in ended.stderr
+    assert ended.code == 2
+    assert "--data" in ended.err
 
 
-def test_keys_open_what_their_scopes_say_until_revoked(tmp_path: Path) -> None:
+def test_keys_open_what_their_scopes_say_until_revoked(tmp_path: Path, command: Command) -> None:
     with inside(tmp_path) as client:
         body = {"items": items(1)}
         assert client.post("/score/human", json=body).status_code == 202
@@ -61,7 +79,7 @@ def test_keys_open_what_their_scopes_say_until_revoked(tmp_path: Path) -> None:
             )
             for scope in ("score", "label")
         }
-        keys = {scope: ended.stdout.strip() for scope, ended in made.items()}
+        keys = {scope: ended.out.split()[-1] for scope, ended in made.items()}
 
         def ask(path: str, scope: str) -> int:
             headers = {"Authorization": f"Bearer {keys[scope]}"}
@@ -75,16 +93,18 @@ def test_keys_open_what_their_scopes_say_until_revoked(tmp_path: Path) -> None:
         assert client.get("/labels/export").status_code == 401
         keys["wrong"] = keys["score"] + "x"
         assert ask("/score/human", "wrong") == 401
-        listed = command("keys", "list", "--data", str(tmp_path)).stdout
+        listed = command("keys", "list", "--data", str(tmp_path)).out
         assert "score" in listed and keys["score"] not in listed
         assert keys["score"].encode() not in (tmp_path / "queue.sqlite3").read_bytes()
         command("keys", "revoke", "--name", "score", "--data", str(tmp_path))
         assert ask("/score/human", "score") == 401
 
 
-def test_an_invite_signs_in_and_cookies_open_no_other_door(tmp_path: Path) -> None:
+def test_an_invite_signs_in_and_cookies_open_no_other_door(
+    tmp_path: Path, command: Command
+) -> None:
     command("keys", "create", "--name", "trainer", "--data", str(tmp_path))
-    made = command("invite", "create", "--name", "anna", "--data", str(tmp_path)).stdout.strip()
+    made = command("invite", "create", "--name", "anna", "--data", str(tmp_path)).out.split()[-1]
     with inside(tmp_path) as client:
         assert client.post("/label/claim", json={}).status_code == 401
         assert client.get("/", params={"invite": "inv_wrong"}).status_code == 401
@@ -96,7 +116,7 @@ def test_an_invite_signs_in_and_cookies_open_no_other_door(tmp_path: Path) -> No
         assert client.get("/label/me").status_code == 401
 
 
-def test_a_wrong_key_is_explained_to_the_client(tmp_path: Path) -> None:
+def test_a_wrong_key_is_explained_to_the_client(tmp_path: Path, command: Command) -> None:
     command("keys", "create", "--name", "trainer", "--data", str(tmp_path / "data"))
     with running(tmp_path / "data", "--scorer-processes", "0") as server:
         client = RewardClient(server.url, api_key="rsk_wrong")
