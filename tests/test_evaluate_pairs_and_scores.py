@@ -93,7 +93,7 @@ def test_every_image_is_scored_strictly_by_the_server_and_kept() -> None:
     assert set(trained.second) == set(TAGS)
     assert result.scorers == {"counting": "counting/test", "ocr": "ocr/test"}
     modes = {r["reward"]: r.get("options") for r in server.requests}
-    assert modes == {"counting": {"mode": "strict"}, "ocr": None}
+    assert modes == {"counting": {"mode": "strict"}, "ocr": {"case": "insensitive"}}
     assert {r["run_id"] for r in server.requests} == {"evaluation"}
 
 

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TrainerError, RewardError) as error:
         sys.stderr.write(f"error: {error}\n")
         return EXPLAINED
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+    except KeyboardInterrupt as stop:
+        sys.stderr.write(f"{stop or 'interrupted'}\n")
         return INTERRUPTED
     return code

@@ -27,7 +27,8 @@ from trainer.tiny import judge
 Sample = Callable[[Tensor, Sequence[str]], Tensor]
 Progress = Callable[[int], None]
 
-OPTIONS = {"counting": {"mode": "strict"}}
+# Signs are in capitals, and a lone C, O or S is a capital or not by its size alone.
+OPTIONS = {"counting": {"mode": "strict"}, "ocr": {"case": "insensitive"}}
 TIMEOUT_S = 600.0
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy")
 

@@ -21,6 +21,7 @@ from trainer.run_folder import EVALUATION, read_config, save_shots, trained_lora
 
 BASE_ROWS = (TEACHER, START)
 RUN_ID = "evaluation"
+BUDGET_S = 20.0  # an unreachable server is retried this long
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, metavar="RUN", help="a run's generator as well")
     parser.add_argument("--all-rows", action="store_true", help="with --run: every row again")
     parser.add_argument("--server", default=defaults.server.url, metavar="URL")
+    parser.add_argument(
+        "--budget", type=float, default=BUDGET_S, metavar="S", help="seconds to retry for"
+    )
     parser.add_argument("--images-per-tag", type=int, default=500, metavar="N")
     parser.add_argument("--signs", type=int, default=500, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
@@ -56,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         trained=trained_lora(args.run) if args.run else None,
         prompts=read_prompts(args.prompts) if args.prompts else embedded_prompts(),
     )
-    with connect(args.server, config) as client:
+    with connect(args.server, config, args.budget) as client:
         result = measure_run(plan, args.run, client, console)
     out = args.out or (args.run or config.model.path) / EVALUATION
     save(result, out)
@@ -77,9 +81,10 @@ def _config(args: argparse.Namespace) -> Config:
     return load_config(None, [*args.overrides, *short])
 
 
-def connect(url: str, config: Config) -> RewardClient:
+def connect(url: str, config: Config, budget_s: float = BUDGET_S) -> RewardClient:
     """A client of the server with the key from the environment, if there is one."""
-    return RewardClient(url, api_key=os.environ.get(config.server.api_key_env))
+    key = os.environ.get(config.server.api_key_env)
+    return RewardClient(url, api_key=key, budget_s=budget_s)
 
 
 def evaluation_id(run: Path) -> str:

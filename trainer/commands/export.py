@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write the LoRA with its README."""
-    folder = export(trained_lora(args.run), read_config(args.run), args.out)
+    config = read_config(args.run)
+    folder = export(trained_lora(args.run), config, args.out)
     Console().print(f"exported to {folder}; how to use it: {folder / 'README.md'}", markup=False)
     return 0
