@@ -21,7 +21,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MIGRATIONS: Final = Path(__file__).resolve().parent / "migrations"
-BUSY_MS: Final = 5000
+BUSY_MS: Final = 20_000
+"""Longest wait for another process to finish its transaction; short ones on a starved machine."""
 
 
 class UnsupportedDatabase(ValueError):
