@@ -47,7 +47,7 @@ def gather(run: Path, notes: Sequence[str] = ()) -> Report:
         date=_date(run),
         model=_model_name(config),
         device=_device(config),
-        iterations=int(rows[-1]["iteration"]) + 1 if rows else 0,
+        iterations=len(_updates(rows)),
         minutes=rows[-1]["clock_s"] / 60 if rows else 0.0,
         reward=series(rows, "reward/mean"),
         heldout=series(rows, "heldout/score"),
@@ -75,7 +75,8 @@ def seconds_per_iteration(rows: Rows) -> dict[str, float]:
 
     The first tenth is left out (at least one iteration): threads and caches are still cold there.
     """
-    warm = rows[max(1, len(rows) // 10) :]
+    updates = _updates(rows)
+    warm = updates[max(1, len(updates) // 10) :]
     if not warm:
         return {}
     names = sorted({name for row in warm for name in row if name.startswith(TIME)})
@@ -85,9 +86,14 @@ def seconds_per_iteration(rows: Rows) -> dict[str, float]:
         )
         for name in names
     }
-    clocks = [row["clock_s"] for row in rows[len(rows) - len(warm) - 1 :]]
+    clocks = [row["clock_s"] for row in updates[len(updates) - len(warm) - 1 :]]
     rest = (clocks[-1] - clocks[0]) / len(warm) - sum(means.values())
     return {**means, REST: rest} if rest > 0 else means
+
+
+def _updates(rows: Rows) -> Rows:
+    """The rows of updates; the record also holds the probe made after the last one."""
+    return [row for row in rows if any(name.startswith(TIME) for name in row)]
 
 
 def _date(run: Path) -> str:

@@ -136,7 +136,7 @@ def share_bar(title: str, seconds: Mapping[str, float]) -> str:
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About `count` round numbers from at or below `low` to at or above `high`."""
     if high - low < 1e-12:
-        low, high = low - 0.5, high + 0.5
+        low, high = low - 0.05, high + 0.05
     raw = (high - low) / count
     magnitude: float = 10.0 ** math.floor(math.log10(raw))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw * 0.999)

@@ -100,20 +100,20 @@ def differences_table(
 
 
 def terminal_table(table: Table, evaluation: Evaluation) -> RichTable:
-    """The table of the page for a terminal: value, and half the interval's width."""
+    """The page's table turned on its side, so that it fits 80 columns: one row per tag."""
     result = RichTable(title="Held-out results, 95 % intervals", title_justify="left")
-    result.add_column("model", no_wrap=True)
+    result.add_column("")
+    names = ordered(table.rows)
+    for name in names:
+        row = evaluation.rows[name]
+        result.add_column(f"{row.label}\n{row.nfe} NFE", justify="right", no_wrap=True)
+    for pair in table.differences:
+        result.add_column(PAIR_NAMES[pair].replace(" − ", "\n− "), justify="right", no_wrap=True)
     for column in table.columns:
+        cells = [_plain(table.rows[name].get(column)) for name in names]
+        differences = [_plain_signed(cells_.get(column)) for cells_ in table.differences.values()]
         style = "bold" if column == OVERALL else ""
-        result.add_column(column_name(column), justify="right", style=style)
-    for name in ordered(table.rows):
-        cells = [table.rows[name].get(c) for c in table.columns]
-        result.add_row(row_name(name, evaluation), *(_plain(c) for c in cells))
-    if table.differences:
-        result.add_section()
-    for pair, differences in table.differences.items():
-        cells = [differences.get(c) for c in table.columns]
-        result.add_row(PAIR_NAMES[pair], *(_plain_signed(c) for c in cells))
+        result.add_row(column_name(column), *cells, *differences, style=style)
     return result
 
 

@@ -30,6 +30,7 @@ from trainer.commands.eval import (
 )
 from trainer.commands.report import present
 from trainer.config import Config, load_config
+from trainer.config_reading import apply_override, validate
 from trainer.evaluate import Settings
 from trainer.evaluation import save, table
 from trainer.local_server import LocalServer
@@ -72,13 +73,17 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> Config:
-    """The run's own configuration when it goes on, else the file's under a free name."""
+    """The run's own configuration when it goes on, else the file's under a free name.
+
+    Overrides apply to both; training refuses those that would change what a run has learned.
+    """
     url = f'server.url="http://127.0.0.1:{args.port}"'
     if args.resume:
-        config = load_config(None, args.overrides)
-        stored = read_config(config.run.folder / args.name)
-        server = stored.server.model_copy(update={"url": f"http://127.0.0.1:{args.port}"})
-        return stored.model_copy(update={"server": server})
+        folder = load_config(None, args.overrides).run.folder / args.name
+        tree = read_config(folder).model_dump(mode="json")
+        for override in [*args.overrides, url]:
+            apply_override(tree, override)
+        return validate(Config, tree)
     file = args.config or CONFIGS[args.reward]
     config = load_config(file, [*args.overrides, url, f'run.name="{args.name}"'])
     name = free_name(config.run.folder, args.name)
