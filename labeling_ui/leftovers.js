@@ -5,18 +5,29 @@
 const PREFIX = "leases:";
 const LOCK = "labeling-page";
 
-function taken() {
-  const keys = Object.keys(localStorage).filter((key) => key.startsWith(PREFIX));
-  const leases = keys.flatMap((key) => JSON.parse(localStorage.getItem(key)));
-  for (const key of keys) localStorage.removeItem(key);
+/** The browser's storage, or null where it keeps none: then leases run out by themselves. */
+function storage() {
+  try {
+    return window.localStorage;
+  } catch (error) {
+    console.warn("This browser keeps no data.", error);
+    return null;
+  }
+}
+
+function taken(shelf) {
+  const keys = Object.keys(shelf).filter((key) => key.startsWith(PREFIX));
+  const leases = keys.flatMap((key) => JSON.parse(shelf.getItem(key)));
+  for (const key of keys) shelf.removeItem(key);
   return leases;
 }
 
 /** Leases of ended pages, each handed out once; [] where the browser cannot tell who is open. */
 export async function takeLeftovers() {
-  if (!navigator.locks) return [];
+  const shelf = storage();
+  if (!shelf || !navigator.locks) return [];
   const leases = await navigator.locks.request(LOCK, { ifAvailable: true }, (alone) =>
-    alone ? taken() : [],
+    alone ? taken(shelf) : [],
   );
   // Shared by all pages and never let go: the browser does that when a page ends.
   navigator.locks.request(LOCK, { mode: "shared" }, () => new Promise(() => {}));
@@ -27,15 +38,16 @@ export async function takeLeftovers() {
 export class LeaseNote {
   #key = PREFIX + crypto.getRandomValues(new Uint32Array(2)).join("-");
   #written = "[]";
+  #shelf = storage();
 
   write(leases) {
     const text = JSON.stringify(leases);
     if (text === this.#written) return;
     this.#written = text;
-    localStorage.setItem(this.#key, text);
+    this.#shelf?.setItem(this.#key, text);
   }
 
   clear() {
-    localStorage.removeItem(this.#key);
+    this.#shelf?.removeItem(this.#key);
   }
 }

@@ -7,8 +7,8 @@ that a server that comes and goes counts every click once.
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
-import sys
 import threading
 import time
 import uuid
@@ -35,6 +35,8 @@ from shared.schema_labels import (
     SubmitResults,
     SubmitRow,
 )
+
+logger = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 60.0
 """Seconds without any answer after which an annotator goes home."""
@@ -216,7 +218,7 @@ class Clicker:
         try:
             self._ask("POST", "/label/release", LeaseRequest(leases=leases).model_dump_json())
         except RewardError as error:
-            print(f"leases run out by themselves: {error}", file=sys.stderr)
+            logger.info("leases not given back, they run out by themselves: %s", error)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask again while the failure may pass; submitting twice counts once."""

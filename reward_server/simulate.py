@@ -4,6 +4,8 @@ For demos and tests of a run with human feedback. They get no shortcut into the 
 like is in `preferences.py`, how one of them works in `clicker.py`.
 """
 
+# ruff: noqa: T201 (a command speaks to its terminal)
+
 from __future__ import annotations
 
 import argparse

@@ -51,6 +51,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = RewardClient(self.url)
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked: list[str] = []
 
     def start(self) -> None:
         command = [sys.executable, "-m", "reward_server", "serve", "--port", str(self.port)]
@@ -68,7 +69,7 @@ class Server:
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(PATIENCE_S)
         self.client.close()
 
     def _is_ready(self) -> bool:
@@ -91,7 +92,15 @@ class Server:
             )
             for i, pixels in enumerate(pictures)
         ]
-        return self.client.submit(ScoreRequest(reward="human", items=items, **fields)).id, pictures
+        job = self.client.submit(ScoreRequest(reward="human", items=items, **fields)).id
+        self._asked.append(job)
+        return job, pictures
+
+    def ask_no_more(self) -> None:
+        """Take every question back that is still open, so that the next test starts clean."""
+        for job in self._asked:
+            self.client.cancel(job)
+        self._asked.clear()
 
     def finished(self, job_id: str, timeout_s: float = PATIENCE_S) -> Job:
         """The job once it is terminal."""

@@ -24,6 +24,8 @@ from tests.labeling_setup import (
     unsent,
 )
 
+pytestmark = pytest.mark.browser
+
 LIKE_KEYS = ("a", "1", "ArrowRight")
 DISLIKE_KEYS = ("x", "0", "ArrowLeft")
 

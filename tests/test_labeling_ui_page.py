@@ -20,6 +20,8 @@ from tests.labeling_setup import (
     shown,
 )
 
+pytestmark = pytest.mark.browser
+
 LONG = "a photograph of an extraordinarily long-winded description, " * 12
 
 
@@ -124,6 +126,29 @@ def test_help_lists_every_key_and_swallows_them_meanwhile(server: Server, browse
         assert shown(page) == "help 0"
         assert server.client.job(job).counts.ok == 0
     server.client.cancel(job)
+
+
+DENY_STORAGE = """
+for (const name of ["indexedDB", "localStorage"]) {
+  const get = () => { throw new DOMException("denied", "SecurityError"); };
+  Object.defineProperty(window, name, { get });
+}
+"""
+
+
+def test_a_browser_that_keeps_no_data_works_and_is_told_so(
+    server: Server, browser: Browser
+) -> None:
+    job, _ = server.ask(2, prefix="private")
+    with annotator(browser, server) as page:
+        shown(page)
+        page.add_init_script(DENY_STORAGE)
+        page.reload()
+        page.wait_for_selector("#banner:has-text('would be lost by a reload')")
+        for _ in range(2):
+            shown(page)
+            press(page, "a")
+    assert server.finished(job).rewards == [1.0, 1.0]
 
 
 def test_the_next_prompt_is_announced_to_a_screen_reader(server: Server, browser: Browser) -> None:
