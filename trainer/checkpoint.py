@@ -33,6 +33,7 @@ FREE_KEYS = (
     "run.iterations",
     "run.time_budget_minutes",
     "run.checkpoint_every",
+    "run.images_every",
     "run.live_view",
     "run.folder",
     "server.url",

@@ -8,6 +8,7 @@ The switches are those of TDM-R1 (arXiv 2603.07700) and its ablations.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -38,6 +39,7 @@ class RunConfig(Section):
     iterations: Count = 400
     time_budget_minutes: Positive | None = None  # training stops when this is spent, if earlier
     checkpoint_every: Count = 50
+    images_every: Count = 50  # iterations between grids of rollouts on TensorBoard
     live_view: bool = True
 
 
@@ -234,6 +236,10 @@ def cross_field_problems(config: Config) -> list[str]:
         problems.append(
             "target.kind = 'bridge' is singular at t = s; set target.t_min_gap above 0 (0.02)"
         )
+    if c.surrogate.clip is not None and c.surrogate.clip >= 1:
+        problems.append(
+            f"surrogate.clip = {c.surrogate.clip} never clips from below; use 1e-3 to 0.2"
+        )
     moving = c.reference.kind in ("ema", "hybrid")
     if moving and c.surrogate.ema >= c.reference.decay:
         problems.append(
@@ -249,6 +255,21 @@ def cross_field_problems(config: Config) -> list[str]:
         problems.append(
             "generator.ratio = 'norm_batch' divides by |g_r|; set generator.norm_floor above 0"
         )
+    segmented = [
+        name
+        for name, section in (
+            ("surrogate", c.surrogate),
+            ("fake", c.fake),
+            ("generator", c.generator),
+        )
+        if section.t_range == "segment"
+    ]
+    if segmented and shortest_segment(c.rollout) <= c.target.t_min_gap:
+        problems.append(
+            f"{segmented[0]}.t_range = 'segment' has no room: the shortest of the "
+            f"{c.rollout.k_steps} steps is not longer than target.t_min_gap = "
+            f"{c.target.t_min_gap}; use fewer steps, a smaller gap, or t_range = 'full'"
+        )
     first = time_grid_first(c.rollout.k_steps, c.rollout.flow_shift)
     if first + c.target.t_min_gap >= c.target.t_max:
         problems.append(
@@ -263,6 +284,14 @@ def time_grid_first(k_steps: int, shift: float) -> float:
     """T_1, where the first step of the student's grid ends (see `trainer.flow.time_grid`)."""
     t = 1.0 - 1.0 / k_steps
     return shift * t / (1.0 + (shift - 1.0) * t)
+
+
+def shortest_segment(rollout: RolloutConfig) -> float:
+    """The smallest T_{j-1} - T_j of the student's grid."""
+    k, shift = rollout.k_steps, rollout.flow_shift
+    grid = [1.0 - j / k for j in range(k + 1)]
+    shifted = [shift * t / (1.0 + (shift - 1.0) * t) for t in grid]
+    return min(u - s for u, s in pairwise(shifted))
 
 
 def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:

@@ -23,10 +23,6 @@ class PromptError(TrainerError):
     """A prompt file that is missing, empty or malformed."""
 
 
-class RewardError(TrainerError):
-    """The reward server cannot serve this run (unreachable, unauthorised, unknown reward)."""
-
-
 class CheckpointError(TrainerError):
     """A checkpoint that cannot be written or does not belong to this run."""
 

@@ -132,7 +132,7 @@ class Heldout:
             [p.text for p in prompts],
             pixels,
             targets=targets if traits.takes_target else None,
-            run_id=f"{self._run_id}/heldout",
+            run_id=f"{self._run_id}.heldout",
             step=iteration,
             **request_fields(prompts[0], traits),
         )

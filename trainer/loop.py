@@ -14,11 +14,12 @@ from rich.console import Console
 from shared.errors import RewardError
 from trainer.config import Config
 from trainer.heldout import Probe
+from trainer.inflight import to_pixels
 from trainer.interrupt import Interrupt, interruptible
 from trainer.lora_files import write_lora
 from trainer.run import BEST, Run, Source, open_run
 from trainer.supply import await_scores, fill_window, roll_out
-from trainer.tdm_r1.state import Metrics
+from trainer.tdm_r1.state import Batch, Metrics
 
 PROBE_TIMEOUT_S = 600.0
 
@@ -63,13 +64,21 @@ def iterate(run: Run, interrupt: Interrupt) -> None:
         return
     if fresh is None or version != run.iteration:
         fresh = roll_out(run, metrics, submit=False)
+    if run.iteration % run.config.run.images_every == 0:
+        _show(run, fresh)
     metrics |= run.method.update(fresh, scored, run.iteration, run.progress)
     run.finish_iteration(metrics)
 
 
 def how_to_resume(run: Run) -> str:
     """What to type to go on with a run."""
-    return f"resume with: python -m trainer train --resume {run.folder}"
+    return f"resume with the same command and --resume (run.name = {run.config.run.name!r})"
+
+
+def _show(run: Run, fresh: Batch) -> None:
+    """One row of images per group."""
+    pixels = to_pixels(run.state.backbone.decode(fresh.trajectory.final))
+    run.log.images("rollouts", pixels, fresh.size, run.iteration)
 
 
 def _probe(run: Run, metrics: Metrics) -> None:

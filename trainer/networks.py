@@ -93,7 +93,7 @@ class Networks:
         """The network as that role (or as the teacher): v(x_t, t, condition)."""
 
         def call(x_t: LatentImages, t: PerSample, condition: Conditioning) -> LatentImages:
-            with self._as(source):
+            with self.acting_as(source):
                 if torch.is_grad_enabled() or self._micro_batch is None:
                     return self.backbone.velocity(x_t, t, condition)
                 return self._in_micro_batches(x_t, t, condition)
@@ -169,7 +169,7 @@ class Networks:
         return [(name, layer) for name, layer in self._layers.items() if role in layer.lora_A]
 
     @contextmanager
-    def _as(self, source: Source) -> Iterator[None]:
+    def acting_as(self, source: Source) -> Iterator[None]:
         """The base acts as `source` inside the block, and as the teacher outside."""
         if source == "teacher":
             yield
