@@ -20,7 +20,9 @@ from typing import Self
 from shared.client import RewardClient, RewardError
 from trainer.errors import TrainerError
 
-READY_S = 90.0  # far above the 20 s it takes, for machines that compile everything first
+READY_S = (
+    240.0  # it takes seconds; only a starved machine needs minutes, and an exit is seen at once
+)
 STOP_S = 15.0
 TAIL = 12  # lines of the log shown when the server does not start
 
