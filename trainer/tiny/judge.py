@@ -25,7 +25,7 @@ STEPS = 4  # template positions per pixel
 PATCH = 27  # odd; holds the largest template and its margin
 RADII = tuple(round(3.0 * 1.09**k, 3) for k in range(16))  # 3.0 .. 10.9
 COARSE = range(0, len(RADII), 2)
-SOFTNESS = 0.45  # blur of the templates in pixels: between a rendering and a decoded latent
+SOFTNESS = (0.4, 0.9)  # blur of the templates in pixels: as rendered, as decoded from latents
 CORE = 0.5  # coverage above which a pixel belongs to an object
 MIN_FIT = 0.74  # intersection over union of picture and template
 MIN_LEAD = 0.015  # by which the best shape must beat the second
@@ -49,7 +49,7 @@ class Found:
 
 @dataclass(frozen=True)
 class _Bank:
-    coverage: Array  # (shapes, radii, STEPS, STEPS, PATCH, PATCH) in [0, 1]; then dy, dx
+    coverage: Array  # (shapes, softness, radii, STEPS (dy), STEPS (dx), PATCH, PATCH) in [0, 1]
     support: Array  # the same shape: the template and a margin of one pixel, 0 or 1
     filters: NDArray[np.complex64]  # (shapes * coarse radii, 2 * SIDE, SIDE + 1), conjugated
 
@@ -139,39 +139,42 @@ def _fit(
     """
     half = PATCH // 2 + 2
     padded = np.pad(coverage, half)
-    near = range(max(0, radius - 2), min(len(RADII), radius + 3))
-    best: list[tuple[float, tuple[int, int, int]]] = []
-    for shape in range(len(SHAPES)):
-        rough = itertools.product(near, range(-4, 5, 2), range(-4, 5, 2))
-        fit, (r, dy, dx) = _best(padded, shape, y, x, list(rough))
-        finer = [n for n in (r - 1, r, r + 1) if 0 <= n < len(RADII)]
-        close = itertools.product(finer, range(dy - 1, dy + 2), range(dx - 1, dx + 2))
-        best.append(max((fit, (r, dy, dx)), _best(padded, shape, y, x, list(close))))
+    best = [_best_of_shape(padded, shape, radius, y, x) for shape in range(len(SHAPES))]
     order = sorted(range(len(SHAPES)), key=lambda s: best[s][0], reverse=True)
-    fit, (r, dy, dx) = best[order[0]]
-    support = _window(bank().support, order[0], r, dy, dx)
+    fit, (softness, r, dy, dx) = best[order[0]]
+    support = bank().support[order[0], softness, r, dy % STEPS, dx % STEPS]
     rows, columns = np.nonzero(support)
     rows = rows + y + dy // STEPS - PATCH // 2
     columns = columns + x + dx // STEPS - PATCH // 2
     inside = (rows >= 0) & (rows < SIDE) & (columns >= 0) & (columns < SIDE)
-    found = Found(SHAPES[order[0]], "", x + 0.5 + dx / STEPS, y + 0.5 + dy / STEPS, RADII[r], fit)
+    where = (x + 0.5 + dx / STEPS, y + 0.5 + dy / STEPS)
+    found = Found(SHAPES[order[0]], "", *where, RADII[r], fit)
     return found, fit - best[order[1]][0], (rows[inside], columns[inside])
 
 
-def _window(templates: Array, shape: int, r: int, dy: int, dx: int) -> Array:
-    return np.asarray(templates[shape, r, dy % STEPS, dx % STEPS])
+def _best_of_shape(
+    padded: Array, shape: int, radius: int, y: int, x: int
+) -> tuple[float, tuple[int, int, int, int]]:
+    """The best fit of a shape near a peak, rough then fine, as (softness, radius, dy, dx)."""
+    near = range(max(0, radius - 2), min(len(RADII), radius + 3))
+    rough = itertools.product(range(len(SOFTNESS)), near, range(-4, 5, 2), range(-4, 5, 2))
+    first = _best(padded, shape, y, x, list(rough))
+    b, r, dy, dx = first[1]
+    finer = [n for n in (r - 1, r, r + 1) if 0 <= n < len(RADII)]
+    close = itertools.product((b,), finer, range(dy - 1, dy + 2), range(dx - 1, dx + 2))
+    return max(first, _best(padded, shape, y, x, list(close)))
 
 
 def _best(
-    padded: Array, shape: int, y: int, x: int, candidates: Sequence[tuple[int, int, int]]
-) -> tuple[float, tuple[int, int, int]]:
-    """The candidate (radius, dy, dx in steps) with the largest soft intersection over union."""
-    r, dy, dx = np.array(candidates).T
+    padded: Array, shape: int, y: int, x: int, candidates: Sequence[tuple[int, int, int, int]]
+) -> tuple[float, tuple[int, int, int, int]]:
+    """The candidate (softness, radius, dy, dx) with the largest soft intersection over union."""
+    b, r, dy, dx = np.array(candidates).T
     shifts = np.lib.stride_tricks.sliding_window_view(
         padded[y : y + PATCH + 4, x : x + PATCH + 4], (PATCH, PATCH)
     )
     patches = shifts[dy // STEPS + 2, dx // STEPS + 2]
-    index = (shape, r, dy % STEPS, dx % STEPS)
+    index = (shape, b, r, dy % STEPS, dx % STEPS)
     coverage, support = bank().coverage[index], bank().support[index]
     seen = patches * support
     meet = np.minimum(seen, coverage).sum(axis=(1, 2))
@@ -190,15 +193,16 @@ def _leftovers(foreground: Array) -> list[NDArray[np.int64]]:
 @functools.cache
 def bank() -> _Bank:
     """Every template, rendered once by the world's own renderer."""
-    shape = (len(SHAPES), len(RADII), STEPS, STEPS, PATCH, PATCH)
+    shape = (len(SHAPES), len(SOFTNESS), len(RADII), STEPS, STEPS, PATCH, PATCH)
     coverage = np.zeros(shape, np.float32)
     middle = PATCH // 2
-    for s, r, j, i in np.ndindex(shape[:4]):
+    for s, r, j, i in np.ndindex(len(SHAPES), *shape[2:5]):
         where = (middle + i / STEPS + 0.5, middle + j / STEPS + 0.5)
         scene = Scene("black", (Shape(SHAPES[s], "red", *where, RADII[r]),))
         red = render(scene, SIDE)[:PATCH, :PATCH, 0].astype(np.float32)
         sharp = (red - 15) / (COLORS["red"][0] - 15)
-        coverage[s, r, j, i] = ndimage.gaussian_filter(sharp, SOFTNESS)
+        for b, softness in enumerate(SOFTNESS):
+            coverage[s, b, r, j, i] = ndimage.gaussian_filter(sharp, softness)
     support = np.stack(
         [ndimage.maximum_filter(t, 3) for t in (coverage > 0.05).reshape(-1, PATCH, PATCH)]
     )
@@ -209,7 +213,7 @@ def _filters(coverage: Array) -> NDArray[np.complex64]:
     """Matched filters: the mean over the template minus the mean over the ring around it."""
     spectra = []
     for s, r in itertools.product(range(len(SHAPES)), COARSE):
-        template = coverage[s, r, 0, 0]
+        template = coverage[s, 0, r, 0, 0]
         outside = np.clip(ndimage.maximum_filter(template, 5) - template, 0, 1)
         kernel = template / template.sum() - outside / outside.sum()
         canvas = np.zeros((2 * SIDE, 2 * SIDE), np.float32)
