@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from reward_server.__main__ import main as command_line
 from reward_server.preferences import likes_high, likes_light
 from shared.client import RewardClient
 from tests.labeling_setup import ROOT, Server, eventually, running_server
@@ -105,10 +106,11 @@ def test_the_rate_is_kept(server: Server) -> None:
     assert 1 < rate <= 8.2
 
 
-def test_more_annotators_than_invites_is_a_usage_error() -> None:
-    code, _, err = ended(simulate("http://127.0.0.1:9", "--annotators=3", "--invite=a"))
-    assert code == 2
-    assert "give one --invite for each of them" in err
+def test_more_annotators_than_invites_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command_line(["simulate", "--annotators=3", "--invite=a"]) == 2
+    assert "give one --invite for each of them" in capsys.readouterr().err
 
 
 def test_a_wrong_invite_is_refused_with_the_servers_words(server: Server) -> None:
@@ -117,32 +119,33 @@ def test_a_wrong_invite_is_refused_with_the_servers_words(server: Server) -> Non
     assert "invite is unknown or revoked" in err
 
 
-def test_invited_people_work_on_a_server_with_keys(tmp_path: Path) -> None:
+def test_invited_people_work_on_a_server_with_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with running_server(tmp_path) as server:
-        work_by_invite_and_by_key(server)
+        work_by_invite_and_by_key(server, capsys)
 
 
-def work_by_invite_and_by_key(server: Server) -> None:
+def work_by_invite_and_by_key(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     job, pictures = server.ask(6)
-    link = made(server, "invite", "create", "--name=ann", f"--url={server.url}")
-    key = made(server, "keys", "create", "--name=bot", "--scope=label")
+    link = made(server, capsys, "invite", "create", "--name=ann", f"--url={server.url}")
+    key = made(server, capsys, "keys", "create", "--name=bot", "--scope=label")
     code, _, err = ended(simulate(server.url, "--max-labels=1"))
     assert (code, "needs an invite" in err) == (1, True)
     options = ["--rate=0", "--noise=0"]
     assert ended(simulate(server.url, *options, f"--invite={link}", "--max-labels=4"))[0] == 0
     assert ended(simulate(server.url, *options, f"--api-key={key}", "--max-labels=2"))[0] == 0
-    requester = RewardClient(server.url, api_key=made(server, "keys", "create", "--name=team"))
+    team = made(server, capsys, "keys", "create", "--name=team")
+    requester = RewardClient(server.url, api_key=team)
     with requester:
         eventually(lambda: requester.job(job).terminal)
         assert requester.job(job).rewards == [float(likes_high(p)) for p in pictures]
 
 
-def made(server: Server, *command: str) -> str:
+def made(server: Server, capsys: pytest.CaptureFixture[str], *command: str) -> str:
     """What a command of the server's owner prints: a link or a key."""
-    words = [sys.executable, "-m", "reward_server", *command, "--data", str(server.data)]
-    return subprocess.run(
-        words, cwd=ROOT, text=True, check=True, capture_output=True
-    ).stdout.strip()
+    assert command_line([*command, "--data", str(server.data)]) == 0
+    return capsys.readouterr().out.strip()
 
 
 def labels(server: Server) -> int:
