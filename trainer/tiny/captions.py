@@ -46,6 +46,12 @@ class TextEncoders(nn.Module):
         context = functional.pad(context, (0, 0, 0, 1))
         return context, torch.cat([output.text_embeds for output in outputs], dim=-1)
 
+    def load(self, pipeline: Path) -> None:
+        """Take over the encoders of a pipeline folder."""
+        for encoder, name in ((self.first, "text_encoder"), (self.second, "text_encoder_2")):
+            known = CLIPTextModelWithProjection.from_pretrained(str(pipeline), subfolder=name)
+            encoder.load_state_dict(known.float().state_dict())
+
 
 def _build(width: int, layers: int) -> CLIPTextModelWithProjection:
     tokenizer = build_tokenizer()

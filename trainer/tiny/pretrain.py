@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, SD3Transformer2DModel
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 
@@ -69,6 +69,7 @@ class TeacherConfig(Section):
     layers: int = 4
     patch: int = 2
     images: int = 200_000
+    init: Path | None = None  # a pipeline folder to go on from, instead of stages 1 and 2
 
 
 class StudentConfig(Section):
@@ -162,14 +163,22 @@ def train_captions(config: PretrainConfig, work: Path) -> None:
 def train_teacher(config: PretrainConfig, device: torch.device, work: Path, out: Path) -> None:
     """Stage 3; writes the pipeline folder `out`."""
     c = config.teacher
-    vae = AutoencoderKL.from_pretrained(str(work / "vae")).to(device).eval()
-    encoders = _encoders(config).to(device).eval()
-    encoders.load_state_dict(load_file(work / "encoders.safetensors"))
+    vae = AutoencoderKL.from_pretrained(str(c.init or work), subfolder="vae").float()
+    vae = vae.to(device).eval()
+    encoders = _encoders(config)
+    if c.init is not None:
+        encoders.load(c.init)
+    else:
+        encoders.load_state_dict(load_file(work / "encoders.safetensors"))
+    encoders = encoders.to(device).eval()
     data = _dataset(config, c.images, work, config.seed + 1)
     latents = encode_all(vae, data, device)
     captions, index = encode_captions(encoders, data.tokens, device)
     arch = Architecture(width=c.width, layers=c.layers, patch=c.patch)
     transformer = build_transformer(arch, vae, encoders.width).to(device)
+    if c.init is not None:
+        known = SD3Transformer2DModel.from_pretrained(str(c.init), subfolder="transformer")
+        transformer.load_state_dict(known.float().state_dict())
 
     def loss() -> torch.Tensor:
         rows = torch.randint(len(data), (c.batch,))
