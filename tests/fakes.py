@@ -158,7 +158,8 @@ class FunctionServer:
 
     Speaks the wire types through real HTTP messages at the seam of httpx: use `client()`. None is
     an image that could not be scored. Groups named in `held` stay unanswered until released; `down`
-    refuses connections; `forget()` loses every job, as a server restored from an old backup would.
+    refuses connections, `refusals` so many of them; `forget()` loses every job, as a server
+    restored from an old backup would.
     """
 
     def __init__(self, score: Score, rewards: Sequence[str] = ("brightness",)) -> None:
@@ -168,6 +169,7 @@ class FunctionServer:
         self.acked: list[str] = []
         self.held: set[str] = set()
         self.down = False
+        self.refusals = 0
         self._jobs: dict[str, tuple[ScoreRequest, Job]] = {}
         self._by_key: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -189,7 +191,8 @@ class FunctionServer:
             self._by_key.clear()
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
-        if self.down:
+        if self.down or self.refusals > 0:
+            self.refusals -= 1
             raise httpx.ConnectError("nothing listens here", request=request)
         path = request.url.path
         with self._lock:

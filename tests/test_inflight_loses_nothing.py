@@ -86,7 +86,7 @@ def test_missing_rewards_are_nan_never_a_number() -> None:
 def test_a_slow_group_is_overtaken_then_delivered() -> None:
     server = FunctionServer(brightness)
     server.held.add("run/0")
-    with server.client() as client, InFlight(client, "run", MACHINE) as inflight:
+    with server.client() as client, InFlight(client, "run", MACHINE, 0.2) as inflight:
         for index in range(3):
             inflight.add(group(index), shades(1, 2))
         assert [s.group.index for s in inflight.collect(2, 10.0)] == [1, 2]

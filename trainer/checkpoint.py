@@ -38,6 +38,7 @@ FREE_KEYS = (
     "run.folder",
     "server.url",
     "server.api_key_env",
+    "server.patience_s",
     "server.retry_budget_s",
     "compute.device",
     "compute.threads",

@@ -85,6 +85,7 @@ class ServerConfig(Section):
     # Groups that may still wait for their scores when the next batch is rolled out; None: one
     # batch (groups.per_step), 0: none, so that every update sees the policy's own scores.
     window: Annotated[int, Field(ge=0)] | None = None
+    patience_s: NotNegative = 5.0  # scored groups wait so long for older ones, once, to keep order
     retry_budget_s: Positive = 600.0  # an unreachable server is retried this long
 
 

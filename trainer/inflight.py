@@ -30,7 +30,7 @@ Pixels = NDArray[np.uint8]
 SUBMITTERS = 16  # requests held open at once: they wait for scores, they do not compute
 MACHINE_WAIT_S = 20.0  # a machine reward usually answers in the request that submits it
 POLL_S = 5.0
-PATIENCE_S = 1.0  # for groups that younger ones would overtake
+PATIENCE_S = 5.0  # for groups that younger ones would overtake
 MAX_IDS = 1000  # per wait-for-many request
 
 
@@ -113,10 +113,17 @@ class _Shared:
 class InFlight:
     """All groups between rollout and update. Use as a context manager."""
 
-    def __init__(self, source: RewardSource, run_id: str, rewards: dict[str, RewardTraits]) -> None:
+    def __init__(
+        self,
+        source: RewardSource,
+        run_id: str,
+        rewards: dict[str, RewardTraits],
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._source = source
         self._run_id = run_id
         self._rewards = rewards
+        self._patience_s = patience_s
         self._state = _Shared()
         self._changed = threading.Condition()
         self._submitters = ThreadPoolExecutor(SUBMITTERS, "submit")
@@ -150,15 +157,16 @@ class InFlight:
     def collect(self, wanted: int, timeout_s: float) -> list[ScoredGroup]:
         """`wanted` scored groups, oldest first, or none if so many are not there in time.
 
-        Once enough are scored, older ones get PATIENCE_S to catch up, once: with a prompt server
-        the order is that of submission, with a slow one nobody waits twice for the same group.
+        Once enough are scored, older ones get `patience_s` to catch up, once, unless a person is to
+        score them: with a prompt server the order is that of submission, and nobody waits twice for
+        the same slow group.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._failed or len(self._ready()) >= wanted, timeout_s)
             self._raise_failure()
             if len(self._ready()) < wanted:
                 return []
-            self._changed.wait_for(lambda: self._failed or self._in_order(wanted), PATIENCE_S)
+            self._changed.wait_for(lambda: self._failed or self._in_order(wanted), self._patience_s)
             self._raise_failure()
             taken = self._ready()[:wanted]
             for entry in self._state.waiting.values():
@@ -195,10 +203,10 @@ class InFlight:
         return self._state.error is not None
 
     def _in_order(self, wanted: int) -> bool:
-        """Whether the next `wanted` groups are the oldest of those not yet overtaken."""
+        """Whether the next `wanted` groups are the oldest of those worth waiting for."""
         last = self._ready()[wanted - 1].group.index
-        older = (e for i, e in self._state.waiting.items() if i < last)
-        return all(e.rewards is not None or e.overtaken for e in older)
+        older = (e for i, e in self._state.waiting.items() if i < last and e.rewards is None)
+        return all(e.overtaken or self._rewards[e.group.prompt.reward].human for e in older)
 
     def _acknowledge(self, taken: list[Waiting]) -> None:
         """Tells the server that people's votes were used and cannot be undone any more."""

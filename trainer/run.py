@@ -174,7 +174,7 @@ def open_run(
         state = TrainState(backbone, build_networks(backbone, config), config)
         texts = TextCache(backbone)
         run_id = _run_id(folder, new=checkpoint is None)
-        inflight = stack.enter_context(InFlight(source, run_id, rewards))
+        inflight = stack.enter_context(InFlight(source, run_id, rewards, config.server.patience_s))
         heldout = Heldout(config, run_id, state.networks, texts, source, rewards)
         stack.callback(heldout.close)
         first = 0 if checkpoint is None else checkpoint.progress.iteration

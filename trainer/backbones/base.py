@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ class Conditioning:
         )
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen text-to-image model. `network` carries the adapters; nothing else is trainable."""
 
