@@ -1,4 +1,4 @@
-"""What a report shows, gathered from a run's folder. Computes nothing but means of what was logged."""
+"""What a report shows, gathered from a run's folder. Computes only means of what was logged."""
 
 from __future__ import annotations
 

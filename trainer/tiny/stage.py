@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -51,9 +52,8 @@ def optimise(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.lr, betas=(0.9, 0.98), weight_decay=1e-3, fused=True
     )
-    average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema_decay)
-    )
+    swa: Any = torch.optim.swa_utils  # carries no types
+    average = swa.AveragedModel(model, multi_avg_fn=swa.get_ema_multi_avg_fn(ema_decay))
     checkpoint = folder / f"{name}.pt"
     start = _restore(checkpoint, model, average, optimizer)
     torch.manual_seed(seed + 7919 * start)
