@@ -6,8 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.server_setup import Server, running
+
+# How long an example takes says how busy the machine is, not whether the promise is kept.
+settings.register_profile(
+    "promises", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.load_profile("promises")
 
 
 @pytest.fixture(scope="session")
