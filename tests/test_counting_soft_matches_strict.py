@@ -85,6 +85,21 @@ def test_the_order_of_detections_does_not_matter_to_counts(
     assert judge(target, shuffled, match).soft == pytest.approx(judge(target, objects, match).soft)
 
 
+def test_a_colourless_clause_takes_the_same_objects_in_any_order() -> None:
+    target = GenEvalTarget.model_validate(
+        {
+            "include": [
+                {"class": "square", "count": 2, "color": "red"},
+                {"class": "square", "count": 3},
+            ]
+        }
+    )
+    box = (0, 0, 1, 1)
+    colors = ("red", "red", "red", "red", "red", "blue")
+    objects = [DetectedObject("square", c, box, i / 8) for i, c in enumerate(colors)]
+    assert judge(target, objects).soft == judge(target, objects[::-1]).soft
+
+
 @given(data=st.data())
 def test_passing_the_whole_scene_passes_the_laxer_rules(data: st.DataObject) -> None:
     """With one clause per class the three rules are nested: scene, then classes, then geneval."""

@@ -185,7 +185,7 @@ def _most_confident(clause: Clause, objects: Sequence[DetectedObject]) -> _Found
 
 
 def _assign(target: GenEvalTarget, objects: Sequence[DetectedObject]) -> list[_Found]:
-    """Give every object of an asked class to exactly one clause.
+    """Give every object of an asked class to exactly one clause, whatever order they come in.
 
     Coloured clauses choose first, because any object fits a colourless one of its class. A
     positioned clause chooses before the one it refers to and takes the objects farthest along its
@@ -193,7 +193,7 @@ def _assign(target: GenEvalTarget, objects: Sequence[DetectedObject]) -> list[_F
     """
     clauses = target.include
     found = [_Found() for _ in clauses]
-    left = list(objects)
+    left = sorted(objects, key=lambda o: (-o.confidence, o.box, o.color or ""))
     order = sorted(range(len(clauses)), key=lambda i: (clauses[i].color is None, -i))
     for i in order:
         fits = [o for o in left if o.name == clauses[i].name and _fits(clauses[i], o)]
