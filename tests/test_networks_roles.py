@@ -291,3 +291,24 @@ def test_every_switch_trains(folder: Path, overrides: list[str]) -> None:
     assert metrics["force/reward"] > 0
     for role in ("surrogate", "fake", "generator"):
         assert metrics[f"grad_norm/{role}"] > 0, role
+
+
+def test_in_bf16_the_base_is_cast_and_adapters_stay_fp32(folder: Path) -> None:
+    state, exact = all_roles(folder, "compute.dtype=bf16"), all_roles(folder)
+    networks = state.networks
+    untyped: Any = state.backbone.network
+    assert untyped.transformer_blocks[0].attn.to_q.base_layer.weight.dtype == torch.bfloat16
+    assert {p.dtype for role in networks.specs for p in networks.parameters(role)} == {
+        torch.float32
+    }
+    x, t, condition = inputs(state.backbone)
+    v = networks.velocity("generator")(x, t, condition)
+    assert v.dtype == torch.float32
+    expected = exact.networks.velocity("generator")(x, t, condition)
+    torch.testing.assert_close(v, expected, atol=0.05, rtol=0.05)
+    batch = a_batch(state)
+    metrics = update_surrogate(state, scored(batch), 0, 0.0)
+    metrics |= update_fake(state, batch, 0, 0.0)
+    metrics |= update_generator(state, batch, 0, 0.0, rewarded=True)
+    for role in ("surrogate", "fake", "generator"):
+        assert metrics[f"grad_norm/{role}"] > 0
