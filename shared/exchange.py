@@ -118,7 +118,7 @@ class Exchange:
 
     def _answered(self, call: Call) -> Steps[httpx.Response]:
         deadline = self._clock() + call.budget_s
-        tries = 0
+        ceiling = FIRST_PAUSE_S
         while True:
             result = yield call
             assert result is not None
@@ -126,11 +126,10 @@ class Exchange:
             if failure is None:
                 assert isinstance(result, httpx.Response)
                 return result
-            ceiling = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**tries)
             pause = max(self._draw(0.0, ceiling), failure.retry_after or 0.0)
             if not failure.retryable or self._clock() + pause >= deadline:
                 raise failure
-            tries += 1
+            ceiling = min(LONGEST_PAUSE_S, 2 * ceiling)
             yield Pause(pause)
 
     def _failure(self, result: httpx.Response | httpx.TransportError) -> RewardError | None:

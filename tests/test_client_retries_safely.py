@@ -150,6 +150,12 @@ def test_pauses_grow_and_retry_after_is_honoured() -> None:
     assert script.sleeps == [0.2, 0.4, 0.8, 1.6, 7.0]
 
 
+def test_a_server_away_for_hours_is_still_asked_again() -> None:
+    script = Script(*(problem(500, "internal") for _ in range(1500)), ok())
+    script.client(budget_s=1e6).submit(REQUEST)
+    assert set(script.sleeps[10:]) == {8.0}
+
+
 def test_a_server_that_asks_for_more_than_the_budget_is_not_waited_for() -> None:
     script = Script(problem(503, "not_ready", {"Retry-After": "3600"}))
     with pytest.raises(ServerBusy) as busy:
