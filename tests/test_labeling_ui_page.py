@@ -66,10 +66,10 @@ def test_pictures_held_by_others_are_not_called_done(server: Server, browser: Br
 
 
 def test_an_absent_annotator_blocks_nobody(server: Server, browser: Browser) -> None:
-    job, _ = server.ask(2, prefix="absent")
     with annotator(browser, server) as page:
         page.clock.install()
         page.reload()
+        job, _ = server.ask(2, prefix="absent")
         shown(page)
         page.clock.fast_forward(200_000)
         page.wait_for_selector("#notice-title:has-text('Paused')")
