@@ -4,6 +4,7 @@
 
 const PREFIX = "leases:";
 const LOCK = "labeling-page";
+const GRACE_MS = 1500; // a page that was reloaded or crashed lets go of its lock a little later
 
 /** The browser's storage, or null where it keeps none: then leases run out by themselves. */
 function storage() {
@@ -22,13 +23,21 @@ function taken(shelf) {
   return leases;
 }
 
+/** Runs `work` once no page of this browser is open; [] if one still is after the grace. */
+async function alone(work) {
+  try {
+    return await navigator.locks.request(LOCK, { signal: AbortSignal.timeout(GRACE_MS) }, work);
+  } catch (error) {
+    if (error.name !== "TimeoutError" && error.name !== "AbortError") throw error;
+    return [];
+  }
+}
+
 /** Leases of ended pages, each handed out once; [] where the browser cannot tell who is open. */
 export async function takeLeftovers() {
   const shelf = storage();
   if (!shelf || !navigator.locks) return [];
-  const leases = await navigator.locks.request(LOCK, { ifAvailable: true }, (alone) =>
-    alone ? taken(shelf) : [],
-  );
+  const leases = await alone(() => taken(shelf));
   // Shared by all pages and never let go: the browser does that when a page ends.
   navigator.locks.request(LOCK, { mode: "shared" }, () => new Promise(() => {}));
   return leases;
