@@ -30,7 +30,7 @@ LIKE_KEYS = ("a", "1", "ArrowRight")
 DISLIKE_KEYS = ("x", "0", "ArrowLeft")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("server")) as running:
         yield running

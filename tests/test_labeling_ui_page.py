@@ -25,7 +25,7 @@ pytestmark = pytest.mark.browser
 LONG = "a photograph of an extraordinarily long-winded description, " * 12
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("server")) as running:
         yield running
