@@ -3,7 +3,7 @@
 
 import { LabelApi } from "./api.js";
 import { actionFor, DEFAULT_BINDINGS, keyName } from "./keys.js";
-import { LeaseNote, takeLeftovers } from "./leftovers.js";
+import { LeaseNote } from "./leftovers.js";
 import { openStore, Outbox } from "./outbox.js";
 import { LeaseQueue } from "./queue.js";
 import { Session } from "./session.js";
@@ -141,9 +141,11 @@ async function start() {
     note.clear();
   };
   listenToPage(session, outbox, leave, durable);
-  await outbox.open();
+  await Promise.all([outbox.open(), note.open()]);
   const sending = outbox.assignments();
-  api.release((await takeLeftovers()).filter(({ assignment }) => !sending.has(assignment)));
+  note.inherit((leases) => {
+    api.release(leases.filter(({ assignment }) => !sending.has(assignment)));
+  });
   session.advance();
   keepGoing(session);
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Browser, Page
 
@@ -12,13 +10,11 @@ from tests.labeling_setup import (
     PHONE,
     Server,
     annotator,
-    chromium,
     click,
     done,
     eventually,
     number,
     press,
-    running_server,
     shown,
     tap,
     unsent,
@@ -28,18 +24,6 @@ pytestmark = pytest.mark.browser
 
 LIKE_KEYS = ("a", "1", "ArrowRight")
 DISLIKE_KEYS = ("x", "0", "ArrowLeft")
-
-
-@pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 def likes(index: int) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 from playwright.sync_api import Browser, Error, Page, Route
@@ -11,29 +9,15 @@ from playwright.sync_api import Browser, Error, Page, Route
 from tests.labeling_setup import (
     Server,
     annotator,
-    chromium,
     done,
     eventually,
     number,
     press,
-    running_server,
     shown,
     unsent,
 )
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 def press_by_number(page: Page) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 from playwright.sync_api import Browser
@@ -13,28 +11,14 @@ from tests.labeling_setup import (
     PHONE,
     Server,
     annotator,
-    chromium,
     eventually,
     press,
-    running_server,
     shown,
 )
 
 pytestmark = pytest.mark.browser
 
 LONG = "a photograph of an extraordinarily long-winded description, " * 12
-
-
-@pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 def test_an_empty_queue_is_called_empty_and_new_pictures_come_by_themselves(
@@ -66,10 +50,10 @@ def test_pictures_held_by_others_are_not_called_done(server: Server, browser: Br
 
 
 def test_an_absent_annotator_blocks_nobody(server: Server, browser: Browser) -> None:
+    job, _ = server.ask(2, prefix="absent")
     with annotator(browser, server) as page:
         page.clock.install()
         page.reload()
-        job, _ = server.ask(2, prefix="absent")
         shown(page)
         page.clock.fast_forward(200_000)
         page.wait_for_selector("#notice-title:has-text('Paused')")

@@ -123,23 +123,19 @@ def test_invited_people_work_on_a_server_with_keys(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with running_server(tmp_path) as server:
-        work_by_invite_and_by_key(server, capsys)
-
-
-def work_by_invite_and_by_key(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    job, pictures = server.ask(6)
-    link = made(server, capsys, "invite", "create", "--name=ann", f"--url={server.url}")
-    key = made(server, capsys, "keys", "create", "--name=bot", "--scope=label")
-    code, _, err = ended(simulate(server.url, "--max-labels=1"))
-    assert (code, "needs an invite" in err) == (1, True)
-    options = ["--rate=0", "--noise=0"]
-    assert ended(simulate(server.url, *options, f"--invite={link}", "--max-labels=4"))[0] == 0
-    assert ended(simulate(server.url, *options, f"--api-key={key}", "--max-labels=2"))[0] == 0
-    team = made(server, capsys, "keys", "create", "--name=team")
-    requester = RewardClient(server.url, api_key=team)
-    with requester:
-        eventually(lambda: requester.job(job).terminal)
-        assert requester.job(job).rewards == [float(likes_high(p)) for p in pictures]
+        job, pictures = server.ask(6)
+        link = made(server, capsys, "invite", "create", "--name=ann", f"--url={server.url}")
+        key = made(server, capsys, "keys", "create", "--name=bot", "--scope=label")
+        code, _, err = ended(simulate(server.url, "--max-labels=1"))
+        assert (code, "needs an invite" in err) == (1, True)
+        options = ["--rate=0", "--noise=0"]
+        assert ended(simulate(server.url, *options, f"--invite={link}", "--max-labels=4"))[0] == 0
+        assert ended(simulate(server.url, *options, f"--api-key={key}", "--max-labels=2"))[0] == 0
+        team = made(server, capsys, "keys", "create", "--name=team")
+        requester = RewardClient(server.url, api_key=team)
+        with requester:
+            eventually(lambda: requester.job(job).terminal)
+            assert requester.job(job).rewards == [float(likes_high(p)) for p in pictures]
 
 
 def made(server: Server, capsys: pytest.CaptureFixture[str], *command: str) -> str:
