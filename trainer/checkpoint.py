@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -69,8 +68,7 @@ class PendingGroup:
         """The group with its rewards, NaN where missing; None while they are awaited."""
         if self.rewards is None:
             return None
-        values = [float("nan") if r is None else r for r in self.rewards]
-        return ScoredGroup(self.group, torch.tensor(values))
+        return ScoredGroup.of(self.group, self.rewards)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainer.config_reading import apply_override, read_toml, validate
+from trainer.flow import time_grid
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -271,7 +272,7 @@ def cross_field_problems(config: Config) -> list[str]:
             f"{c.rollout.k_steps} steps is not longer than target.t_min_gap = "
             f"{c.target.t_min_gap}; use fewer steps, a smaller gap, or t_range = 'full'"
         )
-    first = time_grid_first(c.rollout.k_steps, c.rollout.flow_shift)
+    first = time_grid(c.rollout.k_steps, c.rollout.flow_shift)[1]
     if first + c.target.t_min_gap >= c.target.t_max:
         problems.append(
             f"the first step ends at t = {first:.3f}, which leaves no time between it + "
@@ -281,18 +282,10 @@ def cross_field_problems(config: Config) -> list[str]:
     return problems
 
 
-def time_grid_first(k_steps: int, shift: float) -> float:
-    """T_1, where the first step of the student's grid ends (see `trainer.flow.time_grid`)."""
-    t = 1.0 - 1.0 / k_steps
-    return shift * t / (1.0 + (shift - 1.0) * t)
-
-
 def shortest_segment(rollout: RolloutConfig) -> float:
     """The smallest T_{j-1} - T_j of the student's grid."""
-    k, shift = rollout.k_steps, rollout.flow_shift
-    grid = [1.0 - j / k for j in range(k + 1)]
-    shifted = [shift * t / (1.0 + (shift - 1.0) * t) for t in grid]
-    return min(u - s for u, s in pairwise(shifted))
+    grid = time_grid(rollout.k_steps, rollout.flow_shift)
+    return min(u - s for u, s in pairwise(grid))
 
 
 def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:

@@ -6,13 +6,17 @@ predict the velocity v = eps - x0. Refuses to know about networks, prompts or de
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from trainer.shapes import Latents, PerSample
 
+Time = TypeVar("Time", float, Tensor)
 
-def shift_time(t: float, shift: float) -> float:
+
+def shift_time(t: Time, shift: float) -> Time:
     """Moves t in [0, 1] towards the noise: shift t / (1 + (shift - 1) t) (SD3, Eq. 23)."""
     return shift * t / (1.0 + (shift - 1.0) * t)
 

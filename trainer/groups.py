@@ -6,6 +6,7 @@ rewards do not differ, or with too few of them, says nothing and is marked so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -48,6 +49,12 @@ class ScoredGroup:
 
     group: Group
     rewards: PerSample
+
+    @classmethod
+    def of(cls, group: Group, rewards: Sequence[float | None]) -> ScoredGroup:
+        """As the server gives rewards: None where one is missing."""
+        values = [math.nan if reward is None else reward for reward in rewards]
+        return cls(group, torch.tensor(values, dtype=torch.float32))
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,7 @@ class Waiting:
 
     def scored(self) -> ScoredGroup:
         """Rewards as a tensor, NaN where missing; only once they have come."""
-        values = [float("nan") if r is None else r for r in self.rewards or []]
-        return ScoredGroup(self.group, torch.tensor(values, dtype=torch.float32))
+        return ScoredGroup.of(self.group, self.rewards or [])
 
 
 @dataclass

@@ -45,6 +45,7 @@ from trainer.texts import TextCache
 START_BUDGET_S = 20.0  # an unreachable server stops a start soon, but a running training late
 CHECKPOINTS = "checkpoints"
 RUN_FILE = "run.json"
+CONFIG = "config.json"
 BEST = "best"  # the generator with the best held-out score, as a LoRA folder
 LAST = "last"  # the generator at the end (or at the latest checkpoint), as a LoRA folder
 
@@ -210,14 +211,19 @@ def _run_id(folder: Path, *, new: bool) -> str:
     return run_id
 
 
+def connect(url: str, config: Config, budget_s: float = START_BUDGET_S) -> RewardClient:
+    """A client of the server with the key from the environment, if there is one."""
+    key = os.environ.get(config.server.api_key_env)
+    return RewardClient(url, api_key=key, budget_s=budget_s)
+
+
 def _client(config: Config) -> RewardClient:
     """The configured server's client, after one short look whether it is there."""
-    key = os.environ.get(config.server.api_key_env)
-    with RewardClient(config.server.url, api_key=key, budget_s=START_BUDGET_S) as look:
+    with connect(config.server.url, config) as look:
         look.info()
-    return RewardClient(config.server.url, api_key=key, budget_s=config.server.retry_budget_s)
+    return connect(config.server.url, config, config.server.retry_budget_s)
 
 
 def _write_config(folder: Path, config: Config) -> None:
     text = json.dumps(config.model_dump(mode="json"), indent=1)
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    (folder / CONFIG).write_text(text, encoding="utf-8")

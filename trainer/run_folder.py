@@ -19,9 +19,8 @@ from trainer.errors import TrainerError
 from trainer.evaluation import Evaluation
 from trainer.lora_files import Lora, read_lora
 from trainer.report_data import Shot
-from trainer.run import BEST, LAST
+from trainer.run import BEST, CONFIG, LAST
 
-CONFIG = "config.json"
 EVALUATION, GALLERY, STATS, REPORT = "eval.json", "gallery.json", "server.json", "report.html"
 
 

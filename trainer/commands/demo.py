@@ -22,7 +22,6 @@ from shared.schema_ops import RunStats
 from trainer.commands.eval import (
     BASE_ROWS,
     RUN_ID,
-    connect,
     evaluation_id,
     measure_run,
     rows_of,
@@ -37,7 +36,7 @@ from trainer.local_server import LocalServer
 from trainer.loop import train
 from trainer.measure import Plan
 from trainer.report_tables import terminal_table
-from trainer.run import read_run_id
+from trainer.run import connect, read_run_id
 from trainer.run_folder import EVALUATION, read_config, save_stats, trained_lora
 
 CONFIGS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from rich.console import Console
@@ -16,12 +15,11 @@ from trainer.evaluation import table as estimates
 from trainer.evaluation_set import embedded_prompts, fingerprint, read_prompts
 from trainer.measure import Plan, measure
 from trainer.report_tables import terminal_table
-from trainer.run import read_run_id
+from trainer.run import START_BUDGET_S, connect, read_run_id
 from trainer.run_folder import EVALUATION, read_config, save_shots, trained_lora
 
 BASE_ROWS = (TEACHER, START)
 RUN_ID = "evaluation"
-BUDGET_S = 20.0  # an unreachable server is retried this long
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all-rows", action="store_true", help="with --run: every row again")
     parser.add_argument("--server", default=defaults.server.url, metavar="URL")
     parser.add_argument(
-        "--budget", type=float, default=BUDGET_S, metavar="S", help="seconds to retry for"
+        "--budget", type=float, default=START_BUDGET_S, metavar="S", help="seconds to retry for"
     )
     parser.add_argument("--images-per-tag", type=int, default=500, metavar="N")
     parser.add_argument("--signs", type=int, default=500, metavar="N")
@@ -79,12 +77,6 @@ def _config(args: argparse.Namespace) -> Config:
         )
     short = [] if args.model is None else [f'model.path="{args.model}"']
     return load_config(None, [*args.overrides, *short])
-
-
-def connect(url: str, config: Config, budget_s: float = BUDGET_S) -> RewardClient:
-    """A client of the server with the key from the environment, if there is one."""
-    key = os.environ.get(config.server.api_key_env)
-    return RewardClient(url, api_key=key, budget_s=budget_s)
 
 
 def evaluation_id(run: Path) -> str:
