@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from reward_server.scorers.geneval import GenEvalTarget, judge
 from reward_server.scorers.shapes import detect
-from trainer.tiny.scenes import BACKGROUNDS, COLORS, SHAPES, Scene, Shape, render
+from trainer.tiny.scenes import BACKGROUNDS, COLORS, SHAPES, SIDE, Scene, Shape, render
 from trainer.tiny.world import TAGS, sample_prompt, sample_scene, wrong_caption
 
 Pixels = NDArray[np.uint8]
@@ -96,9 +96,9 @@ def test_every_shape_and_colour_is_named_on_every_background(background: str, co
 
 def test_boxes_are_in_pixels_of_the_picture() -> None:
     scene = Scene("black", (Shape("square", "pink", 20, 8, 5),))
-    for size in (32, 64, 256):
+    for size in (SIDE, 64, 256):
         (found,) = detect(render(scene, size))
-        unit = size / 32
+        unit = size / SIDE
         expected = np.array([15.5, 3.5, 24.5, 12.5]) * unit
         assert np.abs(np.array(found.box) - expected).max() <= 0.35 * unit
 

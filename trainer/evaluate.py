@@ -23,6 +23,7 @@ from trainer.evaluation import Evaluation, EvaluationError, Row
 from trainer.evaluation_set import TEXT, EvalImage, Prompts, fingerprint, images
 from trainer.inflight import Pixels, to_pixels
 from trainer.tiny import judge
+from trainer.tiny.scenes import SIDE
 
 Sample = Callable[[Tensor, Sequence[str]], Tensor]
 Progress = Callable[[int], None]
@@ -139,7 +140,7 @@ def _measure(
             tag = batch[0].prompt.tag
             pictures = generate(policy, batch, settings.seed)
             waiting.append((tag, sender.submit(_score, client, policy, batch, pictures, settings)))
-            if tag != TEXT and pictures[0].shape == (judge.SIDE, judge.SIDE, 3):
+            if tag != TEXT and pictures[0].shape == (SIDE, SIDE, 3):
                 second.setdefault(tag, []).extend(map(_second_opinion, batch, pictures))
             for image, pixels in zip(batch, pictures, strict=True):
                 gallery.keep(policy.name, image, pixels)

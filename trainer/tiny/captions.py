@@ -17,8 +17,8 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from trainer.tiny.scenes import BACKGROUNDS, COLORS, RELATIONS, SHAPES, SIZES
 from trainer.tiny.stage import Schedule, optimise
-from trainer.tiny.tokenizer import MAX_TOKENS, build_tokenizer
-from trainer.tiny.world import LETTERS, TAGS, Prompt, sample_prompt
+from trainer.tiny.tokenizer import MAX_TOKENS, build_tokenizer, tokenize
+from trainer.tiny.world import LETTERS, TAGS, Prompt, sample_prompt, sample_tag
 
 ANSWERS: tuple[tuple[str, ...], ...] = (
     (*TAGS, "text"),
@@ -110,11 +110,8 @@ def train_encoders(
 ) -> TextEncoders:
     """Train on prompts of the whole world; resumes from `work`."""
     rng = random.Random(seed)
-    tags = ["text" if rng.random() < text_share else rng.choice(TAGS) for _ in range(40_000)]
-    prompts = [sample_prompt(tag, rng) for tag in tags]
-    tokens = build_tokenizer()(
-        [p.caption for p in prompts], padding="max_length", return_tensors="pt"
-    ).input_ids
+    prompts = [sample_prompt(sample_tag(text_share, rng), rng) for _ in range(40_000)]
+    tokens = tokenize([p.caption for p in prompts])
     truth = torch.tensor([answers(p) for p in prompts])
     reader = Reader(encoders)
 

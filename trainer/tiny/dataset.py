@@ -14,8 +14,8 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 
 from trainer.tiny.scenes import render
-from trainer.tiny.tokenizer import build_tokenizer
-from trainer.tiny.world import TAGS, sample_prompt, sample_scene, wrong_caption
+from trainer.tiny.tokenizer import tokenize
+from trainer.tiny.world import sample_prompt, sample_scene, sample_tag, wrong_caption
 
 CHUNK = 1000
 
@@ -66,18 +66,15 @@ def _render_all(recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
             )
         )
     images = torch.from_numpy(np.concatenate([c[0] for c in chunks])[: recipe.images])
-    tokenizer = build_tokenizer()
     captions = [caption for chunk in chunks for caption in chunk[1]][: recipe.images]
-    encoded = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-    return images.permute(0, 3, 1, 2).contiguous(), encoded.input_ids
+    return images.permute(0, 3, 1, 2).contiguous(), tokenize(captions)
 
 
 def _render_chunk(recipe: Recipe, start: int) -> tuple[np.ndarray, list[str]]:
     rng = random.Random(f"{recipe.seed}/{start}")
     pictures, captions = [], []
     for _ in range(CHUNK):
-        tag = "text" if rng.random() < recipe.text_share else rng.choice(TAGS)
-        prompt = sample_prompt(tag, rng)
+        prompt = sample_prompt(sample_tag(recipe.text_share, rng), rng)
         pictures.append(render(sample_scene(prompt, rng), recipe.size))
         if rng.random() < recipe.wrong_captions:
             prompt = wrong_caption(prompt, rng)

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from trainer.tiny.scenes import COLORS, SHAPES, Scene, Shape, render
+from trainer.tiny.scenes import COLORS, SHAPES, SIDE, Scene, Shape, render
 
-SIDE = 32
 STEPS = 4  # template positions per pixel
 PATCH = 27  # odd; holds the largest template and its margin
 RADII = tuple(round(3.0 * 1.09**k, 3) for k in range(16))  # 3.0 .. 10.9
@@ -58,7 +57,7 @@ def judge(image: NDArray[np.uint8], metadata: Mapping[str, Any]) -> bool:
     """Whether a picture shows exactly what the metadata asks for, and nothing else.
 
     Args:
-        image: uint8 RGB of shape (32, 32, 3).
+        image: uint8 RGB of shape (SIDE, SIDE, 3).
         metadata: GenEval's: `include` clauses of class, count, color and position
             (relative to an earlier clause).
 
@@ -74,7 +73,7 @@ def judge(image: NDArray[np.uint8], metadata: Mapping[str, Any]) -> bool:
 def find(image: NDArray[np.uint8]) -> list[Found]:
     """The objects of a picture; leftovers too big for a speck are objects of shape "unknown"."""
     if image.shape != (SIDE, SIDE, 3):
-        raise ValueError(f"expected an image of shape (32, 32, 3), got {image.shape}")
+        raise ValueError(f"expected an image of shape {(SIDE, SIDE, 3)}, got {image.shape}")
     pixels = image.astype(np.float32)
     ring = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
     offset = pixels - np.median(ring, axis=0)
@@ -97,7 +96,7 @@ def _strength(offset: Array) -> Array:
 
 
 def _coverage(offset: Array, ground: Array) -> tuple[list[str], Array, NDArray[np.int64]]:
-    """How much of each pixel each colour covers (colours, 32, 32), and the colour fitting best."""
+    """Each colour's share of each pixel (colours, SIDE, SIDE), and the colour that fits best."""
     names = list(COLORS)
     directions = np.array([COLORS[n] for n in names], dtype=np.float32) - ground
     lengths = (directions**2).sum(axis=1)[:, None, None] + 1e-6

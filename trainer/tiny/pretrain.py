@@ -8,16 +8,17 @@ diffusers pipeline folder with the student and its fake score as LoRAs beside it
 from __future__ import annotations
 
 import argparse
-import tomllib
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
-from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 
+from trainer.config import Section
+from trainer.config_reading import read_toml, validate
 from trainer.tiny.captions import TextEncoders, train_encoders
 from trainer.tiny.dataset import Dataset, Recipe, load_or_render
+from trainer.tiny.scenes import SIDE
 from trainer.tiny.stage import Schedule, optimise
 from trainer.tiny.teacher import (
     Architecture,
@@ -31,13 +32,9 @@ from trainer.tiny.vae import build_vae, calibrate, encode_all, to_unit, vae_loss
 STAGES = ("vae", "captions", "teacher", "student")
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class DataConfig(Section):
     images: int = 60_000
-    size: int = 32
+    size: int = SIDE
     text_share: float = 0.3
     wrong_captions: float = 0.25
 
@@ -67,7 +64,7 @@ class TeacherConfig(Section):
     shift: float = 2.0
     width: int = 128
     layers: int = 4
-    patch: int = 2
+    patch: int = 3
     images: int = 200_000
     init: Path | None = None  # a pipeline folder to go on from, instead of stages 1 and 2
 
@@ -99,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the stages asked for."""
-    config = PretrainConfig(**tomllib.loads(args.config.read_text()))
+    config = validate(PretrainConfig, read_toml(args.config))
     device = torch.device(args.device)
     stages = args.stage or STAGES
     torch.manual_seed(config.seed)
@@ -194,5 +191,6 @@ def train_teacher(config: PretrainConfig, device: torch.device, work: Path, out:
             )
 
     schedule = Schedule(c.lr, c.iterations)
-    optimise("teacher", transformer, loss, schedule, work, seed=config.seed)
+    matrices = [p for p in transformer.transformer_blocks.parameters() if p.ndim == 2]
+    optimise("teacher", transformer, loss, schedule, work, seed=config.seed, matrices=matrices)
     save_pipeline(transformer.cpu(), encoders.cpu(), vae.cpu(), c.shift, str(out))

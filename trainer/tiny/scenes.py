@@ -32,7 +32,10 @@ BACKGROUNDS = {
     "navy": (20, 25, 75),
     "brown": (100, 65, 40),
 }
-SIZES = {"small": 4.0, "medium": 6.0, "large": 9.5}  # radius in 1/32 of the picture's side
+SIDE = 36  # units per side of a picture; its natural size in pixels
+CELL = SIDE // 3  # objects stand in the cells of a 3 x 3 grid
+LETTER_PITCH = 10  # letters any further apart are read as words of their own
+SIZES = {"small": 3.9, "medium": 4.5, "large": 5.3}  # radius in units
 FONTS = ("DejaVuSans-Bold", "DejaVuSansMono-Bold", "DejaVuSerif-Bold")
 PANELS = ((250, 250, 245), (250, 225, 90), (35, 70, 160))
 RELATIONS = ("left of", "right of", "above", "below")
@@ -41,7 +44,7 @@ SUPERSAMPLING = 8
 
 @dataclass(frozen=True)
 class Shape:
-    """One object; centre and radius in 1/32 of the picture's side."""
+    """One object; centre and radius in units of 1/SIDE of the picture's side."""
 
     name: str
     color: str
@@ -70,15 +73,15 @@ class Scene:
     sign: Sign | None = None
 
 
-def render(scene: Scene, size: int = 32) -> NDArray[np.uint8]:
+def render(scene: Scene, size: int = SIDE) -> NDArray[np.uint8]:
     """Draw a scene; returns uint8 RGB of shape (size, size, 3)."""
     side = size * SUPERSAMPLING
     image = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
     draw = ImageDraw.Draw(image)
     for shape in scene.shapes:
-        _draw_shape(draw, shape, side / 32.0, scene.background)
+        _draw_shape(draw, shape, side / SIDE, scene.background)
     if scene.sign is not None:
-        _draw_sign(draw, scene.sign, side / 32.0)
+        _draw_sign(draw, scene.sign, side / SIDE)
     return np.asarray(image.resize((size, size), Image.Resampling.BOX))
 
 
@@ -114,15 +117,15 @@ def _font(name: str, pixels: int) -> ImageFont.FreeTypeFont:
 
 
 def _draw_sign(draw: ImageDraw.ImageDraw, sign: Sign, unit: float) -> None:
-    x, y = (16 + sign.dx) * unit, (16 + sign.dy) * unit
-    half_width, half_height = 15 * unit, 8.5 * unit
+    y = (SIDE / 2 + sign.dy) * unit
     panel = PANELS[sign.panel]
     light = sum(panel) > 380
     ink = (15, 15, 20) if light else (250, 250, 250)
-    box = (x - half_width, y - half_height, x + half_width, y + half_height)
-    draw.rectangle(box, fill=panel, outline=ink, width=max(1, round(0.8 * unit)))
-    font = _fitted_font(sign.font, sign.text, 26 * unit, 13.5 * unit)
-    draw.text((x, y), sign.text, font=font, fill=ink, anchor="mm")
+    draw.rectangle((0.5 * unit, y - 6.5 * unit, (SIDE - 0.5) * unit, y + 6.5 * unit), fill=panel)
+    for place, letter in enumerate(sign.text):
+        x = (SIDE / 2 + LETTER_PITCH * (place - (len(sign.text) - 1) / 2) + sign.dx) * unit
+        font = _fitted_font(sign.font, letter, 9.5 * unit, 9.5 * unit)
+        draw.text((x, y), letter, font=font, fill=ink, anchor="mm")
 
 
 def _fitted_font(name: str, text: str, width: float, height: float) -> ImageFont.FreeTypeFont:

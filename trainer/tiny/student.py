@@ -1,4 +1,4 @@
-"""Stage 3 of pretraining: the 4-step student and its fake score, distilled from the teacher by TDM.
+"""Stage 4 of pretraining: the 4-step student and its fake score, distilled from the teacher by TDM.
 
 The same update as TDM-R1 with no reward: the generator follows the KL direction alone.
 """
@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from trainer.backbones import load_backbone
+from trainer.baselines.tdm import TdmOnly
 from trainer.config import Config, load_config
 from trainer.flow import time_grid
 from trainer.lora_files import write_lora
@@ -20,8 +21,7 @@ from trainer.networks import build_networks
 from trainer.randomness import normals
 from trainer.rollout import rollout
 from trainer.tdm_r1.state import Batch, TrainState
-from trainer.tdm_r1.update import TdmR1
-from trainer.tiny.world import TAGS, sample_prompt
+from trainer.tiny.world import sample_prompt, sample_tag
 
 SAVE_EVERY = 50
 
@@ -34,14 +34,14 @@ def distil(config_file: Path, model: Path, work: Path, text_share: float) -> Non
     """
     config = load_config(config_file, [f'model.path="{model}"'])
     state = _state(config)
-    method, folder = TdmR1(state), work / "student.safetensors"
-    start = _restore(state, folder)
+    method, checkpoint = TdmOnly(state), work / "student.safetensors"
+    start = _restore(state, checkpoint)
     total = config.run.iterations
     for iteration in track(range(start, total), "student", completed=start, total=total):
         batch = _fresh_batch(state, iteration, text_share)
         method.update(batch, None, iteration, iteration / total)
         if (iteration + 1) % SAVE_EVERY == 0 or iteration + 1 == total:
-            _save(state, folder, iteration + 1)
+            _save(state, checkpoint, iteration + 1)
     write_lora(model / "student", state.networks.lora("generator_ema"))
     write_lora(model / "fake", state.networks.lora("fake"))
 
@@ -55,9 +55,8 @@ def _fresh_batch(state: TrainState, iteration: int, text_share: float) -> Batch:
     config = state.config
     rng = random.Random(f"{config.run.seed}/{iteration}")
     count = config.groups.per_step
-    tags = ["text" if rng.random() < text_share else rng.choice(TAGS) for _ in range(count)]
-    captions = [sample_prompt(tag, rng).caption for tag in tags]
-    condition = state.backbone.encode(captions)
+    prompts = [sample_prompt(sample_tag(text_share, rng), rng) for _ in range(count)]
+    condition = state.backbone.encode([prompt.caption for prompt in prompts])
     keys = tuple(range(iteration * count, (iteration + 1) * count))
     noise = normals(
         state.backbone.latent_shape, [(config.run.seed, iteration, key, 0, "noise") for key in keys]

@@ -12,8 +12,9 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 
+from trainer.flow import interpolate, shift_time
 from trainer.tiny.captions import TextEncoders
-from trainer.tiny.tokenizer import build_tokenizer
+from trainer.tiny.tokenizer import build_tokenizer, tokenize
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Architecture:
     width: int = 128
     layers: int = 4
     head_dim: int = 32
-    patch: int = 2
+    patch: int = 3
 
 
 def build_transformer(
@@ -59,10 +60,9 @@ def encode_captions(
     encoders: TextEncoders, tokens: torch.Tensor, device: torch.device
 ) -> tuple[Captions, torch.Tensor]:
     """Each distinct caption once, and each row's index among them; bfloat16 on the CPU."""
-    empty = build_tokenizer()([""], padding="max_length", return_tensors="pt").input_ids
     distinct, index = torch.unique(tokens, dim=0, return_inverse=True)
     contexts, pools = [], []
-    for chunk in torch.split(torch.cat([distinct, empty]), 1000):
+    for chunk in torch.split(torch.cat([distinct, tokenize([""])]), 1000):
         context, pooled = encoders(chunk.to(device))
         contexts.append(context.to("cpu", torch.bfloat16))
         pools.append(pooled.to("cpu", torch.bfloat16))
@@ -78,11 +78,10 @@ def flow_matching_loss(
 ) -> torch.Tensor:
     """Mean |v - (eps - x_0)|^2, logit-normal shifted times (Esser et al. 2024, section 3.1)."""
     t = torch.sigmoid(torch.randn(len(latents), device=latents.device))
-    t = shift * t / (1 + (shift - 1) * t)
+    t = shift_time(t, shift)
     noise = torch.randn_like(latents)
-    t_ = t.view(-1, 1, 1, 1)
     velocity = transformer(
-        hidden_states=(1 - t_) * latents + t_ * noise,
+        hidden_states=interpolate(latents, noise, t),
         encoder_hidden_states=context,
         pooled_projections=pooled,
         timestep=1000 * t,

@@ -7,10 +7,12 @@ caption of `MAX_CHARACTERS` fits into `MAX_TOKENS`.
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 
+import torch
 from transformers import CLIPTokenizer
 
-MAX_TOKENS = 33
+MAX_TOKENS = 30
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -28,3 +30,12 @@ def build_tokenizer() -> CLIPTokenizer:
         pad_token=END,
         model_max_length=MAX_TOKENS,
     )
+
+
+def tokenize(captions: Sequence[str]) -> torch.Tensor:
+    """Padded token ids, int64 (len(captions), MAX_TOKENS)."""
+    encoded = build_tokenizer()(
+        list(captions), padding="max_length", truncation=True, return_tensors="pt"
+    )
+    ids: torch.Tensor = encoded.input_ids
+    return ids

@@ -18,6 +18,7 @@ from typing import Any
 
 from trainer.tiny.scenes import (
     BACKGROUNDS,
+    CELL,
     COLORS,
     FONTS,
     PANELS,
@@ -34,15 +35,16 @@ NUMBERS = ("one", "two", "three", "four", "five", "six")
 PREFIXES = (
     "",
     "a photo of ",
-    "a picture of ",
-    "a drawing of ",
-    "an image of ",
-    "a print of ",
     "an icon of ",
     "a view of ",
+    "a print of ",
+    "draw ",
+    "show ",
+    "paint ",
 )
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-MAX_CHARACTERS = 38  # at most MAX_TOKENS of tokenizer.py, blanks not counted
+MAX_CHARACTERS = 28  # blanks not counted: a token each, MAX_TOKENS of tokenizer.py with both ends
+JITTER = 0.5  # of positions, in units of scenes.SIDE
 HELDOUT_PERCENT = 15
 VALIDATION_PERCENT = 5
 
@@ -119,11 +121,16 @@ def split(prompt: Prompt) -> str:
     return "validation" if bucket < HELDOUT_PERCENT + VALIDATION_PERCENT else "train"
 
 
+def sample_tag(text_share: float, rng: random.Random) -> str:
+    """ "text" for a share of the draws, else one of TAGS."""
+    return "text" if rng.random() < text_share else rng.choice(TAGS)
+
+
 def sample_prompt(tag: str, rng: random.Random) -> Prompt:
     """Draw a prompt of a tag whose caption fits the tokenizer."""
     while True:
         prompt = _SAMPLERS[tag](rng)
-        if len(prompt.caption) <= MAX_CHARACTERS:
+        if len(prompt.caption.replace(" ", "")) <= MAX_CHARACTERS:
             return prompt
 
 
@@ -183,8 +190,7 @@ def _color_attr(rng: random.Random) -> Prompt:
 
 
 def _text(rng: random.Random) -> Prompt:
-    length = rng.choice((2, 3, 3))
-    return Prompt("text", word="".join(rng.choice(LETTERS) for _ in range(length)))
+    return Prompt("text", word="".join(rng.choice(LETTERS) for _ in range(3)))
 
 
 _SAMPLERS: dict[str, Callable[[random.Random], Prompt]] = {
@@ -203,12 +209,12 @@ def sample_scene(prompt: Prompt, rng: random.Random) -> Scene:
     background = prompt.background or rng.choice(list(BACKGROUNDS))
     if prompt.word is not None:
         panel = rng.randrange(len(PANELS))
-        jitter = (rng.uniform(-0.5, 0.5), rng.uniform(-2, 2))
+        jitter = (rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5))
         return Scene(background, sign=Sign(prompt.word, rng.choice(FONTS), panel, *jitter))
     if prompt.tag == "counting":
         return Scene(background, _scattered(prompt.wanted[0], rng))
     if len(prompt.wanted) == 1:
-        return Scene(background, (_centred(prompt.wanted[0], rng),))
+        return Scene(background, _alone(prompt.wanted[0], rng))
     return Scene(background, _side_by_side(prompt, rng))
 
 
@@ -216,45 +222,39 @@ def _color(wanted: Wanted, rng: random.Random) -> str:
     return wanted.color or rng.choice(list(COLORS))
 
 
-def _centred(wanted: Wanted, rng: random.Random) -> Shape:
-    radius = SIZES[wanted.size or rng.choice(("small", "medium", "large"))]
-    slack = min(4.0, 14.5 - radius)
-    x, y = 16 + rng.uniform(-slack, slack), 16 + rng.uniform(-slack, slack)
-    return Shape(wanted.shape, _color(wanted, rng), x, y, radius)
+def _place(wanted: Wanted, color: str, cell: tuple[int, int], rng: random.Random) -> Shape:
+    """A shape about the middle of a cell (column, row) of the 3 x 3 grid."""
+    x, y = (CELL * (at + 0.5) + rng.uniform(-JITTER, JITTER) for at in cell)
+    return Shape(wanted.shape, color, x, y, SIZES[wanted.size or "medium"])
+
+
+def _alone(wanted: Wanted, rng: random.Random) -> tuple[Shape, ...]:
+    cell = (rng.randrange(3), rng.randrange(3))
+    return (_place(wanted, _color(wanted, rng), cell, rng),)
 
 
 def _scattered(wanted: Wanted, rng: random.Random) -> tuple[Shape, ...]:
-    """Equal shapes in distinct cells of a 3 x 3 grid."""
-    cells = rng.sample(range(9), wanted.count)
+    """Equal shapes in distinct cells."""
     color = _color(wanted, rng)
-    return tuple(
-        Shape(
-            wanted.shape,
-            color,
-            5.8 + 10.2 * (cell % 3) + rng.uniform(-0.5, 0.5),
-            5.8 + 10.2 * (cell // 3) + rng.uniform(-0.5, 0.5),
-            3.9,
-        )
-        for cell in cells
-    )
+    cells = rng.sample(range(9), wanted.count)
+    return tuple(_place(wanted, color, (cell % 3, cell // 3), rng) for cell in cells)
 
 
 _OFFSETS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
 
 def _side_by_side(prompt: Prompt, rng: random.Random) -> tuple[Shape, ...]:
-    """Two shapes in opposite halves; the first stands `relation` the second."""
+    """Two shapes at opposite ends of a row or column; the first stands `relation` the second."""
     dx, dy = _OFFSETS[prompt.relation or rng.choice(RELATIONS)]
-    radius = 5.6
+    lane = rng.randrange(3)
+    first, second = prompt.wanted
+    colors = [_color(first, rng), _color(second, rng)]
+    if prompt.tag != "color_attr" and colors[0] == colors[1]:
+        colors[1] = rng.choice([c for c in COLORS if c != colors[0]])
     shapes = []
-    for wanted, sign in zip(prompt.wanted, (1, -1), strict=True):
-        x = 16 + sign * dx * 8 + rng.uniform(-1, 1) * (3.5 if dx == 0 else 1)
-        y = 16 + sign * dy * 8 + rng.uniform(-1, 1) * (3.5 if dy == 0 else 1)
-        shapes.append(Shape(wanted.shape, _color(wanted, rng), x, y, radius))
-    if prompt.tag != "color_attr" and shapes[0].color == shapes[1].color:
-        shapes[1] = dataclasses.replace(
-            shapes[1], color=rng.choice([c for c in COLORS if c != shapes[0].color])
-        )
+    for wanted, color, sign in zip(prompt.wanted, colors, (1, -1), strict=True):
+        cell = (1 + sign * dx, lane) if dx else (lane, 1 + sign * dy)
+        shapes.append(_place(wanted, color, cell, rng))
     return tuple(shapes)
 
 
