@@ -275,6 +275,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(folder: Path) -> Non
         ["generator.ratio=norm_ema", "generator.t_range=segment", "fake.t_range=segment"],
         ["generator.ratio=norm_batch", "groups.advantage_std=batch", "surrogate.kl=0"],
         ["target.importance_weight=false", "surrogate.t_range=segment", "fake.updates=2"],
+        ["surrogate.weighting=flow"],
     ],
     ids=lambda overrides: " ".join(overrides),
 )

@@ -148,7 +148,10 @@ class SurrogateConfig(Section):
     t_range: TimeRange = "full"
     beta: Positive = 100.0
     beta_time: Literal["none", "paper"] = "none"  # paper: times (T - t_k), normalised to 1 - s
-    weight_norm: Positive = 1.0  # divides the loss weight w; 0.08 matches a mean-normalised w
+    # x0: w of the fake score, largest at t = 0.3, where x_t shows already what is in the picture;
+    # flow: 1, as flow matching trains the teacher, so that t = 0.6-0.8 counts, where it is decided.
+    weighting: Literal["x0", "flow"] = "x0"
+    weight_norm: Positive = 1.0  # divides w; 0.08 makes the mean of "x0" about 1, like "flow"
     kl: NotNegative = 0.01
     kl_anchor: Literal["reference", "teacher"] = "teacher"
     clip: Positive | None = None

@@ -94,6 +94,8 @@ def _backward(
     size = advantage.values.shape[1]
     part = slice(rows.start // size, rows.stop // size)
     weight = noised.weight[rows] / config.weight_norm
+    if config.weighting == "flow":
+        weight = torch.ones_like(weight) / config.weight_norm
     v = state.networks.velocity("surrogate")(noised.x_t[rows], noised.t[rows], condition.rows(rows))
     v_star, reference = noised.v_star[rows], refs.reference[rows]
     d = losses.denoising_distance(v, v_star, weight).view(-1, size)
