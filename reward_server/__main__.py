@@ -18,13 +18,21 @@ from reward_server.commands import (
 )
 from reward_server.scorers import REGISTRY
 from reward_server.settings import Settings
+from reward_server.store import StoreError
 
 COMMANDS = ("serve", "simulate", "keys", "invite", "scorer")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except StoreError as error:
+        sys.stderr.write(f"reward_server: {error}\n")
+        return 2
+
+
+def _run(words: list[str]) -> int:
     if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help")):
         words = ["serve", *words]
     command = words[0]

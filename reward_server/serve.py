@@ -88,9 +88,13 @@ def _prepare(settings: Settings) -> None:
     if not settings.loopback and not locked:
         raise CannotStart(
             f"--host {settings.host} lets other machines in, but no API key exists. Make one:\n"
-            f"  python -m reward_server keys create --name NAME --data {settings.data}\n"
+            f"  python -m reward_server keys create --name NAME {_where(settings)}\n"
             "or listen on this machine only: --host 127.0.0.1"
         )
+
+
+def _where(settings: Settings) -> str:
+    return f"--data {settings.data}" if settings.database is None else "--database URL"
 
 
 def _listen(settings: Settings) -> socket.socket:

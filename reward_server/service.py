@@ -65,7 +65,7 @@ class Service:
         self.pace = Pace()
         self.pool = ScorerPool(settings, self._scored, self._release)
         self.started_at = clock()
-        self._writer = ThreadPoolExecutor(1, "store-write")
+        self._writer = ThreadPoolExecutor(self.store.writers, "store-write")
         self._workers = ThreadPoolExecutor(8, "store-read")
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -92,7 +92,7 @@ class Service:
     async def write(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """``Store.write`` off the event loop; writes of one process stand in line here."""
+        """``Store.write`` off the event loop; on SQLite one after the other."""
         call = partial(self.store.write, work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._writer, call)
 

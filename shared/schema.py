@@ -71,7 +71,9 @@ ItemErrorCode = Literal[
     "cancelled",
 ]
 
-Id = Annotated[str, Field(min_length=1, max_length=200)]
+_NO_NUL: Final = r"^[^\x00]*$"
+"""A character no database keeps in text; refused here, so that all servers behave alike."""
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_NUL)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Json = dict[str, JsonValue]
 
@@ -109,7 +111,7 @@ class ScoreItem(Wire):
     """
 
     id: Id | None = None
-    prompt: Annotated[str, Field(max_length=10_000)]
+    prompt: Annotated[str, Field(max_length=10_000, pattern=_NO_NUL)]
     image: ImageRef
     target: Json | None = None
 
@@ -135,7 +137,7 @@ class ScoreRequest(Wire):
     min_votes: Annotated[int, Field(ge=1, le=100)] = 1
     quorum: Annotated[int, Field(ge=1, le=100)] | None = None
     max_skips: Annotated[int, Field(ge=1, le=100)] | None = None
-    instruction: Annotated[str, Field(max_length=2000)] | None = None
+    instruction: Annotated[str, Field(max_length=2000, pattern=_NO_NUL)] | None = None
 
     @model_validator(mode="after")
     def _votes_fit(self) -> Self:

@@ -21,6 +21,7 @@ from reward_server.queue import (
     NewJob,
     advance,
 )
+from reward_server.store.locks import lock_items, lock_jobs, lock_name
 from reward_server.store.settling import note, settle
 from reward_server.store.sql import add_up, insert_new
 from reward_server.store.tables import assignment, blob, idempotency, item, job, traffic
@@ -80,6 +81,8 @@ def accept(connection: Connection, new: NewJob, now: float, limit: int) -> tuple
         QueueFull: more than ``limit`` items of its kind would wait.
         IdempotencyMismatch: as ``replayed``.
     """
+    # One at a time: the limit holds, and one idempotency key makes one job.
+    lock_name(connection, "accept")
     before = replayed(connection, new.idempotency, new.fingerprint, now)
     if before is not None:
         return before, True
@@ -221,10 +224,12 @@ def search(
 
 def cancel(connection: Connection, job_id: str, now: float) -> bool:
     """Skip whatever has no answer yet; False if the job had ended before (nothing changes)."""
+    mine = select(item.c.id).where(item.c.job_id == job_id)
+    lock_items(connection, connection.execute(mine).scalars())
+    lock_jobs(connection, [job_id])
     row = connection.execute(select(job).where(job.c.id == job_id)).one()
     if row.status in TERMINAL:
         return False
-    mine = select(item.c.id).where(item.c.job_id == job_id)
     live = assignment.c.item_id.in_(mine) & (assignment.c.state == "leased")
     connection.execute(update(assignment).where(live).values(state="revoked"))
     connection.execute(

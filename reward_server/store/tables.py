@@ -9,6 +9,7 @@ from typing import Final
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     Column,
     Float,
@@ -34,6 +35,8 @@ metadata: Final = MetaData(
 )
 
 _JSON: Final = JSON(none_as_null=True)
+_LARGE: Final = BigInteger().with_variant(Integer(), "sqlite")
+"""Numbers beyond 32 bits: all of SQLite's integers hold them."""
 
 job: Final = Table(
     "job",
@@ -46,7 +49,7 @@ job: Final = Table(
     Column("rev", Integer, nullable=False),
     Column("run_id", String(200)),
     Column("group_id", String(200)),
-    Column("step", Integer),
+    Column("step", _LARGE),
     Column("options", _JSON),
     Column("instruction", Text),
     Column("votes", Integer, nullable=False),
@@ -136,7 +139,7 @@ assignment: Final = Table(
     Column("created_at", Float, nullable=False),
     Column("done_at", Float),
     Column("label", String(8)),
-    Column("rt_ms", Integer),
+    Column("rt_ms", _LARGE),
     Column("client_label_id", String(200)),
     Column("undone_at", Float),
     Index(None, "item_id"),
@@ -224,7 +227,7 @@ traffic: Final = Table(
     metadata,
     Column("run_id", String(200), primary_key=True),
     Column("reward", String(200), primary_key=True),
-    Column("requests", Integer, nullable=False),
-    Column("items", Integer, nullable=False),
-    Column("bytes", Integer, nullable=False),
+    Column("requests", _LARGE, nullable=False),
+    Column("items", _LARGE, nullable=False),
+    Column("bytes", _LARGE, nullable=False),
 )
