@@ -1,4 +1,4 @@
-"""``python -m reward_server [serve|simulate|keys|invite]``: serve is the default.
+"""``python -m reward_server [serve|scorer|simulate|keys|invite]``: serve is the default.
 
 Imports only what the chosen command needs, so that scorer processes start fast.
 """
@@ -45,7 +45,7 @@ def _run(words: list[str]) -> int:
     if command == "scorer":
         from reward_server import worker
 
-        return worker.run(Settings.model_validate_json(args.settings))
+        return worker.main(_scorer_settings(args))
     if command in ("keys", "invite"):
         settings = Settings(data=Path(args.data).resolve(), database=args.database)
         return keys(args, settings) if command == "keys" else invite(args, settings)
@@ -61,7 +61,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     simulated = commands.add_parser("simulate", help="annotators who click by themselves")
     add_keys_arguments(commands.add_parser("keys", help="API keys"))
     add_invite_arguments(commands.add_parser("invite", help="annotators"))
-    commands.add_parser("scorer").add_argument("--settings", required=True)
+    _add_scorer_arguments(commands.add_parser("scorer", help="one more scorer process"))
     if command == "simulate":
         from reward_server import simulate
 
@@ -74,13 +74,7 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free one")
     add_data_arguments(parser)
     parser.add_argument("--scorer-processes", type=int, default=1)
-    parser.add_argument(
-        "--scorer",
-        action="append",
-        default=[],
-        metavar="NAME=MODULE:CLASS",
-        help="add a scorer of your own, or replace one",
-    )
+    _add_scorer_choice(parser)
     parser.add_argument(
         "--settle", type=float, default=5.0, help="seconds a human job waits for an undo"
     )
@@ -90,14 +84,46 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reward-latency", type=float, default=0.0, help=argparse.SUPPRESS)
 
 
+def _add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_arguments(parser)
+    _add_scorer_choice(parser)
+    parser.add_argument("--durability", choices=("normal", "full"), default="normal")
+    parser.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)
+
+
+def _add_scorer_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scorer",
+        action="append",
+        default=[],
+        metavar="NAME=MODULE:CLASS",
+        help="add a scorer of your own, or replace one; the same for all servers and scorers",
+    )
+
+
+def _scorers(args: argparse.Namespace) -> dict[str, str]:
+    return dict(REGISTRY) | dict(entry.partition("=")[::2] for entry in args.scorer)
+
+
+def _scorer_settings(args: argparse.Namespace) -> Settings | None:
+    """None for a process started by a server, which sends it its own."""
+    if args.attached:
+        return None
+    return Settings(
+        data=Path(args.data).resolve(),
+        database=args.database,
+        scorers=_scorers(args),
+        durability=args.durability,
+    )
+
+
 def _settings(args: argparse.Namespace) -> Settings:
-    extra = dict(entry.partition("=")[::2] for entry in args.scorer)
     return Settings(
         data=Path(args.data).resolve(),
         host=args.host,
         port=args.port,
         database=args.database,
-        scorers=dict(REGISTRY) | extra,
+        scorers=_scorers(args),
         scorer_processes=args.scorer_processes,
         settle_s=args.settle,
         max_pending_machine=args.max_pending_machine,
