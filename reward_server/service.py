@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from reward_server.blobs import Blobs
 from reward_server.hub import Hub, Pace
+from reward_server.metrics import Metrics
 from reward_server.pool import ScorerPool
 from reward_server.queue import Kind
 from reward_server.scorers import load
@@ -67,6 +68,7 @@ class Service:
         self.store = Store(settings.database_url, full_sync=settings.durability == "full")
         self.blobs = Blobs(settings.data / "blobs", sync=settings.durability == "full")
         self.hub = Hub()
+        self.metrics = Metrics()
         self.pace = Pace()
         self.pool = ScorerPool(settings, self._scored, self._release)
         self.started_at = clock()
