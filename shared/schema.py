@@ -148,6 +148,24 @@ class ScoreRequest(Wire):
         return self
 
 
+class JobPatch(Wire):
+    """What to change of a job that is not over; only the fields that are sent.
+
+    ``deadline_s`` counts from now, null takes the deadline away; ``votes`` is for human rewards.
+    """
+
+    deadline_s: Annotated[float, Field(gt=0, le=366 * 86400)] | None = None
+    votes: Annotated[int, Field(ge=1, le=100)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("nothing to change: send deadline_s, votes or both")
+        if self.votes is None and "votes" in self.model_fields_set:
+            raise ValueError("votes is a number; leave it out to keep it")
+        return self
+
+
 class ItemError(Wire):
     """Why an item has no reward."""
 
