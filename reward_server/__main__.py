@@ -6,6 +6,7 @@ Imports only what the chosen command needs, so that scorer processes start fast.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from reward_server.commands import (
     invite,
     keys,
 )
-from reward_server.scorers import REGISTRY
+from reward_server.scorers import REGISTRY, UnknownScorer
 from reward_server.settings import Settings
 from reward_server.store import StoreError
 
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
         return _run(sys.argv[1:] if argv is None else argv)
-    except StoreError as error:
+    except (StoreError, UnknownScorer) as error:
         sys.stderr.write(f"reward_server: {error}\n")
         return 2
 
@@ -96,13 +97,21 @@ def _add_scorer_choice(parser: argparse.ArgumentParser) -> None:
         "--scorer",
         action="append",
         default=[],
+        type=_scorer,
         metavar="NAME=MODULE:CLASS",
         help="add a scorer of your own, or replace one; the same for all servers and scorers",
     )
 
 
+def _scorer(text: str) -> tuple[str, str]:
+    found = re.fullmatch(r"([a-z0-9_-]{1,64})=([\w.]+:\w+)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=MODULE:CLASS")
+    return found[1], found[2]
+
+
 def _scorers(args: argparse.Namespace) -> dict[str, str]:
-    return dict(REGISTRY) | dict(entry.partition("=")[::2] for entry in args.scorer)
+    return dict(REGISTRY) | dict(args.scorer)
 
 
 def _scorer_settings(args: argparse.Namespace) -> Settings | None:
