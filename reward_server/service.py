@@ -25,7 +25,7 @@ from reward_server.pool import ScorerPool
 from reward_server.queue import Kind
 from reward_server.scorers import load
 from reward_server.settings import Settings
-from reward_server.store import Store, jobs, leases
+from reward_server.store import Store, jobs, leases, purging
 from reward_server.worker import is_dead
 
 P = ParamSpec("P")
@@ -35,6 +35,9 @@ SWEEP_S: Final = 0.2
 BURY_S: Final = 5.0
 """How often scorer processes of this machine are looked after that no server here has started."""
 WATCH_S: Final = 0.1
+PURGE_S: Final = 60.0
+FRESH_S: Final = 3600.0
+"""Images put or named within this time are never deleted: a request may be on its way."""
 
 log = structlog.get_logger()
 
@@ -81,7 +84,7 @@ class Service:
         await asyncio.get_running_loop().run_in_executor(self._writer, self.store.migrate)
         await self._bury()
         self.pool.start()
-        rounds = [(self._sweep, SWEEP_S), (self._bury, BURY_S)]
+        rounds = [(self._sweep, SWEEP_S), (self._bury, BURY_S), (self.purge, PURGE_S)]
         if self.store.writers > 1 or self.settings.scorer_processes == 0:
             rounds.append((_Watch(self).look, WATCH_S))
         self._tasks = [asyncio.create_task(self._again(*one)) for one in rounds]
@@ -150,6 +153,15 @@ class Service:
         for worker in await self.read(leases.workers):
             if is_dead(worker):
                 await self._release(worker)
+
+    async def purge(self) -> None:
+        """Forget results that were kept long enough, and images that nothing refers to any more."""
+        before = self.clock() - self.settings.results_kept_s
+        while old := await self.read(purging.old_jobs, before):
+            await self.write(purging.purge_jobs, old, self.clock())
+        while unused := await self.read(purging.unused_blobs, before):
+            for sha256 in await self.write(purging.forget_blobs, unused, before):
+                await self.run(self.blobs.remove, sha256, FRESH_S)
 
 
 class _Watch:

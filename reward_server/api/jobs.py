@@ -34,12 +34,19 @@ async def view(service: Service, job_id: str, request: Request) -> Job:
     """One job for the wire.
 
     Raises:
-        ApiError: 404, there is no such job.
+        ApiError: 404, there is no such job; 410, its results were purged.
     """
     found = await views(service, [job_id], request)
     if not found:
-        raise ApiError(404, f"no job {job_id!r} on this server", code="unknown_job")
+        raise await _no_job(service, job_id)
     return found[0]
+
+
+async def _no_job(service: Service, job_id: str) -> ApiError:
+    if await service.read(jobs.purged_at, job_id) is None:
+        return ApiError(404, f"no job {job_id!r} on this server", code="unknown_job")
+    days = service.settings.results_kept_s / 86400
+    return ApiError(410, f"the results of job {job_id!r} are gone: they are kept {days:g} days")
 
 
 async def views(service: Service, ids: list[str], request: Request) -> list[Job]:
@@ -64,14 +71,14 @@ async def wait_until_over(
     """Return when the job is terminal or its revision differs from ``rev``, or after ``seconds``.
 
     Raises:
-        ApiError: 404, there is no such job.
+        ApiError: 404, there is no such job; 410, its results were purged.
     """
     until = service.clock() + min(seconds, MAX_WAIT_S)
     with service.hub.listen([job_id]) as bell:
         while True:
             head = (await service.read(jobs.heads, [job_id])).get(job_id)
             if head is None:
-                raise ApiError(404, f"no job {job_id!r} on this server", code="unknown_job")
+                raise await _no_job(service, job_id)
             now_rev, over = head
             left = until - service.clock()
             if over or (rev is not None and now_rev != rev) or left <= 0 or service.hub.closing:

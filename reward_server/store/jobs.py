@@ -23,7 +23,7 @@ from reward_server.queue import (
 )
 from reward_server.store.locks import lock_items, lock_jobs, lock_name
 from reward_server.store.settling import note, settle
-from reward_server.store.sql import add_up, insert_new
+from reward_server.store.sql import add_up, insert_or_refresh
 from reward_server.store.tables import assignment, blob, idempotency, item, job, traffic
 from shared.schema import TERMINAL
 
@@ -170,9 +170,9 @@ def pending(connection: Connection, kind: Kind) -> int:
 
 
 def add_blobs(connection: Connection, blobs: Iterable[Blob], now: float) -> None:
-    """Record images whose files are stored; known ones stay as they are."""
+    """Record images whose files are stored; known ones are as good as new."""
     rows = {one.sha256: asdict(one) | {"created_at": now} for one in blobs}
-    insert_new(connection, blob, list(rows.values()))
+    insert_or_refresh(connection, blob, list(rows.values()), "created_at")
 
 
 def find_blobs(connection: Connection, hashes: Iterable[str]) -> dict[str, Blob]:
@@ -185,8 +185,9 @@ def find_blobs(connection: Connection, hashes: Iterable[str]) -> dict[str, Blob]
 
 
 def load(connection: Connection, ids: Sequence[str]) -> list[Record]:
-    """Jobs with their items, in the order of ``ids``; unknown ids are left out."""
-    rows = {r.id: r for r in connection.execute(select(job).where(job.c.id.in_(list(ids))))}
+    """Jobs with their items, in the order of ``ids``; unknown and purged ids are left out."""
+    kept = job.c.id.in_(list(ids)) & job.c.purged_at.is_(None)
+    rows = {r.id: r for r in connection.execute(select(job).where(kept))}
     items: defaultdict[str, list[Row[Any]]] = defaultdict(list)
     query = (
         select(item).where(item.c.job_id.in_(list(rows))).order_by(item.c.job_id, item.c.position)
@@ -198,8 +199,14 @@ def load(connection: Connection, ids: Sequence[str]) -> list[Record]:
 
 def heads(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
     """Revision and whether it is terminal, of every known job among ``ids``."""
-    query = select(job.c.id, job.c.rev, job.c.status).where(job.c.id.in_(list(ids)))
+    kept = job.c.id.in_(list(ids)) & job.c.purged_at.is_(None)
+    query = select(job.c.id, job.c.rev, job.c.status).where(kept)
     return {row.id: (row.rev, row.status in TERMINAL) for row in connection.execute(query)}
+
+
+def purged_at(connection: Connection, job_id: str) -> float | None:
+    """When the results of a job were purged; None for jobs that are kept or unknown."""
+    return connection.execute(select(job.c.purged_at).where(job.c.id == job_id)).scalar()
 
 
 def search(
@@ -211,7 +218,8 @@ def search(
     limit: int,
 ) -> list[str]:
     """Ids of jobs, newest first, narrowed by whatever is given."""
-    query = select(job.c.id).order_by(job.c.created_at.desc(), job.c.id.desc()).limit(limit)
+    newest = select(job.c.id).order_by(job.c.created_at.desc(), job.c.id.desc())
+    query = newest.where(job.c.purged_at.is_(None)).limit(limit)
     for column, value in (
         (job.c.run_id, run_id),
         (job.c.group_id, group_id),

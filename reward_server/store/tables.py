@@ -63,9 +63,16 @@ job: Final = Table(
     Column("settles_at", Float),
     Column("finished_at", Float),
     Column("acked_at", Float),
+    Column("purged_at", Float),
     CheckConstraint("(settles_at IS NULL) OR (finished_at IS NULL)", name="settled"),
     Index(None, "run_id", "group_id"),
     Index(None, "created_at"),
+    Index(
+        "ix_job_kept",
+        "finished_at",
+        sqlite_where=text("purged_at IS NULL"),
+        postgresql_where=text("purged_at IS NULL"),
+    ),
     Index(
         "ix_job_settling",
         "settles_at",
@@ -118,6 +125,7 @@ item: Final = Table(
         sqlite_where=_PENDING,
         postgresql_where=_PENDING,
     ),
+    Index(None, "sha256"),
     Index("ix_item_deadline", "deadline_at", sqlite_where=_PENDING, postgresql_where=_PENDING),
 )
 
