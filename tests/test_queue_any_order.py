@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from reward_server.queue import Blob, NewItem, NewJob, Rules
 from reward_server.store import Store, claims, jobs, labels, leases
@@ -163,3 +163,5 @@ def test_labels_count_once_in_any_order(store: Store) -> None:
     run_state_machine_as_test(
         lambda: Queue(store), settings=settings(max_examples=30, stateful_step_count=30)
     )
+    counted = select(func.count()).where(assignment.c.state == "done")
+    assert store.read(lambda c: c.execute(counted).scalar_one()) > 0
