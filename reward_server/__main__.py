@@ -1,4 +1,4 @@
-"""``python -m reward_server [serve|simulate|keys|invite]``: serve is the default.
+"""``python -m reward_server [serve|scorer|simulate|keys|invite]``: serve is the default.
 
 Imports only what the chosen command needs, so that scorer processes start fast.
 """
@@ -6,6 +6,7 @@ Imports only what the chosen command needs, so that scorer processes start fast.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -16,15 +17,23 @@ from reward_server.commands import (
     invite,
     keys,
 )
-from reward_server.scorers import REGISTRY
+from reward_server.scorers import REGISTRY, UnknownScorer
 from reward_server.settings import Settings
+from reward_server.store import StoreError
 
 COMMANDS = ("serve", "simulate", "keys", "invite", "scorer")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except (StoreError, UnknownScorer) as error:
+        sys.stderr.write(f"reward_server: {error}\n")
+        return 2
+
+
+def _run(words: list[str]) -> int:
     if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help")):
         words = ["serve", *words]
     command = words[0]
@@ -37,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     if command == "scorer":
         from reward_server import worker
 
-        return worker.run(Settings.model_validate_json(args.settings))
+        return worker.main(_scorer_settings(args))
     if command in ("keys", "invite"):
         settings = Settings(data=Path(args.data).resolve(), database=args.database)
         return keys(args, settings) if command == "keys" else invite(args, settings)
@@ -53,7 +62,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     simulated = commands.add_parser("simulate", help="annotators who click by themselves")
     add_keys_arguments(commands.add_parser("keys", help="API keys"))
     add_invite_arguments(commands.add_parser("invite", help="annotators"))
-    commands.add_parser("scorer").add_argument("--settings", required=True)
+    _add_scorer_arguments(commands.add_parser("scorer", help="one more scorer process"))
     if command == "simulate":
         from reward_server import simulate
 
@@ -66,13 +75,7 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free one")
     add_data_arguments(parser)
     parser.add_argument("--scorer-processes", type=int, default=1)
-    parser.add_argument(
-        "--scorer",
-        action="append",
-        default=[],
-        metavar="NAME=MODULE:CLASS",
-        help="add a scorer of your own, or replace one",
-    )
+    _add_scorer_choice(parser)
     parser.add_argument(
         "--settle", type=float, default=5.0, help="seconds a human job waits for an undo"
     )
@@ -82,14 +85,54 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reward-latency", type=float, default=0.0, help=argparse.SUPPRESS)
 
 
+def _add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_arguments(parser)
+    _add_scorer_choice(parser)
+    parser.add_argument("--durability", choices=("normal", "full"), default="normal")
+    parser.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)
+
+
+def _add_scorer_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scorer",
+        action="append",
+        default=[],
+        type=_scorer,
+        metavar="NAME=MODULE:CLASS",
+        help="add a scorer of your own, or replace one; the same for all servers and scorers",
+    )
+
+
+def _scorer(text: str) -> tuple[str, str]:
+    found = re.fullmatch(r"([a-z0-9_-]{1,64})=([\w.]+:\w+)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=MODULE:CLASS")
+    return found[1], found[2]
+
+
+def _scorers(args: argparse.Namespace) -> dict[str, str]:
+    return dict(REGISTRY) | dict(args.scorer)
+
+
+def _scorer_settings(args: argparse.Namespace) -> Settings | None:
+    """None for a process started by a server, which sends it its own."""
+    if args.attached:
+        return None
+    return Settings(
+        data=Path(args.data).resolve(),
+        database=args.database,
+        scorers=_scorers(args),
+        durability=args.durability,
+    )
+
+
 def _settings(args: argparse.Namespace) -> Settings:
-    extra = dict(entry.partition("=")[::2] for entry in args.scorer)
     return Settings(
         data=Path(args.data).resolve(),
         host=args.host,
         port=args.port,
         database=args.database,
-        scorers=dict(REGISTRY) | extra,
+        scorers=_scorers(args),
         scorer_processes=args.scorer_processes,
         settle_s=args.settle,
         max_pending_machine=args.max_pending_machine,

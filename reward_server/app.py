@@ -47,7 +47,7 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(module.router)
     pages.mount(app)
     app.add_middleware(BodyLimit)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, metrics=service.metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from shared.images import sha256_hex
@@ -37,9 +38,9 @@ class Blobs:
             OSError: the disk is full or not writable; nothing is left behind.
         """
         sha256 = sha256_hex(data)
-        path = self.path(sha256)
-        if path.exists():
+        if self.touch(sha256):
             return sha256
+        path = self.path(sha256)
         path.parent.mkdir(exist_ok=True)
         handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".part-")
         try:
@@ -53,6 +54,29 @@ class Blobs:
             Path(scratch).unlink(missing_ok=True)
             raise
         return sha256
+
+    def touch(self, sha256: str) -> bool:
+        """Whether an image is stored; if so it counts as new, and ``remove`` leaves it alone."""
+        try:
+            os.utime(self.path(sha256))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove(self, sha256: str, unused_s: float) -> bool:
+        """Delete an image that was neither put nor touched for ``unused_s`` seconds."""
+        path = self.path(sha256)
+        aside = path.with_name(f".old-{sha256}")
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return False
+        # Looked at only now: whoever touches it from here on finds it gone, and writes it anew.
+        if time.time() - aside.stat().st_mtime < unused_s:
+            aside.rename(path)
+            return False
+        aside.unlink()
+        return True
 
     def get(self, sha256: str) -> bytes:
         """Bytes stored under a hash.

@@ -41,7 +41,12 @@ def add_invite_arguments(parser: argparse.ArgumentParser) -> None:
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Where a server keeps its state; the same for all its processes."""
     parser.add_argument("--data", default="data", help="folder of the server's state")
-    parser.add_argument("--database", help="SQLAlchemy URL (default: SQLite in --data)")
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        help="postgresql+psycopg://USER@HOST/NAME, shared by any number of servers and scorers "
+        "(password: in ~/.pgpass or PGPASSWORD); default: SQLite in --data",
+    )
 
 
 def keys(args: argparse.Namespace, settings: Settings) -> int:
@@ -87,7 +92,8 @@ def invite(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _open(settings: Settings) -> Store:
-    settings.data.mkdir(parents=True, exist_ok=True)
+    if settings.database is None:
+        settings.data.mkdir(parents=True, exist_ok=True)
     store = Store(settings.database_url)
     store.migrate()
     return store

@@ -39,6 +39,10 @@ class Hub:
                 if not self._bells[job_id]:
                     del self._bells[job_id]
 
+    def waited(self) -> list[str]:
+        """Jobs somebody waits for."""
+        return list(self._bells)
+
     def notify(self, ids: Iterable[str]) -> None:
         """Ring the bells of these jobs."""
         for job_id in ids:

@@ -7,10 +7,8 @@ which jobs changed, and kills one that holds a batch longer than its lease.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -122,16 +120,17 @@ class ScorerPool:
             pause = FIRST_RESTART_S if stable else min(2 * pause, LONGEST_RESTART_S)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        command = [sys.executable, "-m", "reward_server", "scorer"]
-        return await asyncio.create_subprocess_exec(
+        command = [sys.executable, "-m", "reward_server", "scorer", "--attached"]
+        process = await asyncio.create_subprocess_exec(
             *command,
-            "--settings",
-            self._settings.model_dump_json(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             cwd=Path(__file__).resolve().parent.parent,
             env=os.environ | THREADS,
         )
+        assert process.stdin is not None
+        process.stdin.write(self._settings.model_dump_json().encode() + b"\n")
+        return process
 
     async def _listen(self, slot: int, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -145,16 +144,3 @@ class ScorerPool:
             elif message["event"] == "scored":
                 self._busy_until.pop(slot, None)
                 self._on_scored(message["jobs"], message["reward"], message["items"])
-
-
-def is_dead(worker: str) -> bool:
-    """True if ``worker`` names a process of this host that does not exist any more."""
-    _, host, pid = worker.split(":")
-    if host != socket.gethostname():
-        return False
-    with contextlib.suppress(PermissionError):
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return True
-    return False

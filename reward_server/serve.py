@@ -6,16 +6,15 @@ Exit codes: 0 stopped, 2 could not start (port taken, no key beyond loopback, no
 from __future__ import annotations
 
 import errno
-import logging
 import signal
 import socket
 import sys
 from types import FrameType
 
-import structlog
 import uvicorn
 
 from reward_server.app import create_app
+from reward_server.logs import log_to_stderr
 from reward_server.service import Service
 from reward_server.settings import Settings
 from reward_server.store import Store, people
@@ -46,7 +45,7 @@ def serve(settings: Settings) -> int:
     except CannotStart as error:
         sys.stderr.write(f"reward_server: {error}\n")
         return 2
-    _log_to_stderr()
+    log_to_stderr()
     with listener:
         port = listener.getsockname()[1]
         service = Service(settings.model_copy(update={"port": port}))
@@ -88,9 +87,13 @@ def _prepare(settings: Settings) -> None:
     if not settings.loopback and not locked:
         raise CannotStart(
             f"--host {settings.host} lets other machines in, but no API key exists. Make one:\n"
-            f"  python -m reward_server keys create --name NAME --data {settings.data}\n"
+            f"  python -m reward_server keys create --name NAME {_where(settings)}\n"
             "or listen on this machine only: --host 127.0.0.1"
         )
+
+
+def _where(settings: Settings) -> str:
+    return f"--data {settings.data}" if settings.database is None else "--database URL"
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -114,16 +117,3 @@ def _listen(settings: Settings) -> socket.socket:
             ) from error
         raise CannotStart(f"cannot listen on {where}: {error.strerror or error}") from error
     return listener
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,19 +16,28 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 import structlog
 from pydantic import BaseModel
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from reward_server.blobs import Blobs
 from reward_server.hub import Hub, Pace
-from reward_server.pool import ScorerPool, is_dead
+from reward_server.metrics import Metrics
+from reward_server.pool import ScorerPool
 from reward_server.queue import Kind
 from reward_server.scorers import load
 from reward_server.settings import Settings
-from reward_server.store import Store, leases
+from reward_server.store import Store, jobs, leases, purging
+from reward_server.worker import is_dead
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 SWEEP_S: Final = 0.2
+BURY_S: Final = 5.0
+"""How often scorer processes of this machine are looked after that no server here has started."""
+WATCH_S: Final = 0.1
+PURGE_S: Final = 60.0
+FRESH_S: Final = 3600.0
+"""Images put or named within this time are never deleted: a request may be on its way."""
 
 log = structlog.get_logger()
 
@@ -62,28 +71,30 @@ class Service:
         self.store = Store(settings.database_url, full_sync=settings.durability == "full")
         self.blobs = Blobs(settings.data / "blobs", sync=settings.durability == "full")
         self.hub = Hub()
+        self.metrics = Metrics()
         self.pace = Pace()
         self.pool = ScorerPool(settings, self._scored, self._release)
         self.started_at = clock()
-        self._writer = ThreadPoolExecutor(1, "store-write")
+        self._writer = ThreadPoolExecutor(self.store.writers, "store-write")
         self._workers = ThreadPoolExecutor(8, "store-read")
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Migrate, take back what dead scorer processes held, start scorers and the sweep."""
+        """Migrate, take back what dead scorer processes held, start scorers and the rounds."""
         await asyncio.get_running_loop().run_in_executor(self._writer, self.store.migrate)
-        for worker in await self.read(leases.workers):
-            if is_dead(worker):
-                await self._release(worker)
+        await self._bury()
         self.pool.start()
-        self._sweeper = asyncio.create_task(self._sweep())
+        rounds = [(self._sweep, SWEEP_S), (self._bury, BURY_S), (self.purge, PURGE_S)]
+        if self.store.writers > 1 or self.settings.scorer_processes == 0:
+            rounds.append((_Watch(self).look, WATCH_S))
+        self._tasks = [asyncio.create_task(self._again(*one)) for one in rounds]
 
     async def stop(self) -> None:
-        """End the sweep and the scorers; whatever was accepted stays in the store."""
+        """End the rounds and the scorers; whatever was accepted stays in the store."""
         self.hub.close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.pool.stop()
         self._writer.shutdown()
         self._workers.shutdown()
@@ -92,7 +103,7 @@ class Service:
     async def write(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """``Store.write`` off the event loop; writes of one process stand in line here."""
+        """``Store.write`` off the event loop; on SQLite one after the other."""
         call = partial(self.store.write, work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._writer, call)
 
@@ -113,21 +124,62 @@ class Service:
         self.hub.notify(jobs)
 
     async def _release(self, worker: str) -> None:
-        self.hub.notify(await self.write(leases.release_worker, worker, self.clock()))
+        try:
+            self.hub.notify(await self.write(leases.release_worker, worker, self.clock()))
+        except SQLAlchemyError as error:
+            # The next round buries it, or its leases run out.
+            log.error("release_failed", worker=worker, error=_brief(error))
         self.pool.wake()
 
-    async def _sweep(self) -> None:
+    async def _again(self, work: Callable[[], Awaitable[None]], every_s: float) -> None:
+        """One of the server's rounds: whatever goes wrong, the next one is made."""
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(every_s)
             try:
-                self.pool.kill_hung(time.monotonic())
-                if await self.read(leases.due, self.clock()):
-                    settle_s = self.settings.settle_s
-                    self.hub.notify(await self.write(leases.sweep, self.clock(), settle_s))
-                    self.pool.wake()
+                await work()
             except Exception as error:
-                log.error("sweep_failed", error=f"{type(error).__name__}: {error}")
+                log.error("round_failed", work=work.__qualname__, error=_brief(error))
                 await asyncio.sleep(1.0)
+
+    async def _sweep(self) -> None:
+        self.pool.kill_hung(time.monotonic())
+        if await self.read(leases.due, self.clock()):
+            settle_s = self.settings.settle_s
+            self.hub.notify(await self.write(leases.sweep, self.clock(), settle_s))
+            self.pool.wake()
+
+    async def _bury(self) -> None:
+        """Take back what scorer processes of this machine held when they died."""
+        for worker in await self.read(leases.workers):
+            if is_dead(worker):
+                await self._release(worker)
+
+    async def purge(self) -> None:
+        """Forget results that were kept long enough, and images that nothing refers to any more."""
+        before = self.clock() - self.settings.results_kept_s
+        while old := await self.read(purging.old_jobs, before):
+            await self.write(purging.purge_jobs, old, self.clock())
+        while unused := await self.read(purging.unused_blobs, before):
+            for sha256 in await self.write(purging.forget_blobs, unused, before):
+                await self.run(self.blobs.remove, sha256, FRESH_S)
+
+
+class _Watch:
+    """Sees what other processes changed: one query for everybody who waits here."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._seen: dict[str, tuple[int, bool]] = {}
+
+    async def look(self) -> None:
+        ids = self._service.hub.waited()
+        heads = await self._service.read(jobs.heads, ids) if ids else {}
+        self._service.hub.notify(i for i in heads if self._seen.get(i, heads[i]) != heads[i])
+        self._seen = heads
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def describe(model: type[BaseModel] | None) -> dict[str, Any] | None:

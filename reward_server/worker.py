@@ -1,26 +1,28 @@
 """One scorer process: claims micro-batches of machine items, scores them, records the outcomes.
 
-It takes its work from the store, so it needs no server to be correct. A server that started it
-sends a byte on stdin when there is work (a hint; the process also looks by itself) and closes stdin
-when the process should end; each report is one JSON line on stdout.
+It takes its work from the store, so it needs no server to be correct, and any number of them share
+one database. While the database is away it waits and loses nothing it has scored.
 """
 
 from __future__ import annotations
 
-import json
-import logging
+import contextlib
 import math
 import os
-import select
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
+import structlog
 from pydantic import ValidationError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from reward_server.blobs import Blobs
+from reward_server.logs import log_to_stderr
+from reward_server.master import Master, Nobody, Server
 from reward_server.queue import lease_seconds
 from reward_server.scorers import Failed, Outcome, Scored, Scorer, ScorerItem, load
 from reward_server.settings import Settings
@@ -28,64 +30,91 @@ from reward_server.store import Store, leases
 from reward_server.store.leases import MachineLease
 from shared.images import ImageError, decode
 
+T = TypeVar("T")
+
 MAX_BATCH: Final = 32
 IDLE_S: Final = 0.25
+AWAY_S: Final = 1.0
+"""Pause before a database that is away is tried again."""
 LEASE_S: Final = 120.0
 """Shortest lease: a dead process is noticed anyway, and a busy machine is no hung scorer."""
 NICENESS: Final = 5
 
-log = logging.getLogger(__name__)
-
-Report = Callable[[dict[str, Any]], None]
+log = structlog.get_logger()
 
 
 def worker_name(pid: int) -> str:
     """Name under which the scorer process ``pid`` of this host holds leases."""
-    return f"scorer:{socket.gethostname()}:{pid}"
+    return f"scorer:{_machine()}:{pid}"
 
 
-def run(settings: Settings) -> int:
-    """Score until stdin is closed; the process's whole life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def report(message: dict[str, Any]) -> None:
+def is_dead(worker: str) -> bool:
+    """True if ``worker`` names a process of this host that does not exist any more."""
+    _, machine, pid = worker.split(":")
+    if machine != _machine():
+        return False
+    with contextlib.suppress(PermissionError):
         try:
-            channel.write(json.dumps(message) + "\n")
-            channel.flush()
-        except BrokenPipeError:
-            log.info("the server is gone; the outcomes are in the store all the same")
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+    return False
 
+
+def _machine() -> str:
+    """Where process ids mean something: containers may share a host name but not their ids."""
+    ids = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()}/{ids.stat().st_ino if ids.exists() else 0}"
+
+
+def main(settings: Settings | None) -> int:
+    """Score by ``settings``; without any, for the server that started this process."""
+    log_to_stderr()
+    if settings is None:
+        server = Server()
+        return run(server.settings(), server)
+    store = Store(settings.database_url)
+    store.migrate()
+    store.close()
+    return run(settings, Nobody())
+
+
+def run(settings: Settings, master: Master) -> int:
+    """Score until ``master`` wants no more; the process's whole life."""
     store = Store(settings.database_url, full_sync=settings.durability == "full")
     blobs = Blobs(settings.data / "blobs")
     scorers = {name: load(path)() for name, path in settings.scorers.items()}
     os.nice(NICENESS)
-    report({"event": "ready", "rewards": sorted(scorers)})
+    master.report("ready", rewards=sorted(scorers))
     name = worker_name(os.getpid())
     seconds_each = 10.0
-    while _server_alive():
+    while master.wanted():
         lease_s = max(lease_seconds(seconds_each, MAX_BATCH), LEASE_S)
-        batch = _claim(store, name, sorted(scorers), lease_s)
+        batch = _patiently(master, partial(_claim, store, name, sorted(scorers), lease_s))
         if not batch:
-            idle = IDLE_S if settings.reward_latency == 0 else 0.02
-            select.select([0], [], [], idle)
+            master.idle(IDLE_S if settings.reward_latency == 0 else 0.02)
             continue
-        report({"event": "claimed", "lease_s": lease_s})
+        master.report("claimed", lease_s=lease_s)
         began = time.monotonic()
         outcomes = score(scorers[batch[0].reward], batch, blobs)
-        changed = store.write(leases.finish_machine, outcomes, time.time())
+        finish = partial(store.write, leases.finish_machine, outcomes, time.time())
+        changed = _patiently(master, finish)
         seconds_each = max((time.monotonic() - began) / len(batch), 0.5 * seconds_each)
-        report({"event": "scored", "jobs": changed, "reward": batch[0].reward, "items": len(batch)})
+        master.report("scored", jobs=changed or [], reward=batch[0].reward, items=len(batch))
     store.close()
     return 0
 
 
-def _server_alive() -> bool:
-    while select.select([0], [], [], 0)[0]:
-        if not os.read(0, 65536):
-            return False
-    return True
+def _patiently(master: Master, work: Callable[[], T]) -> T | None:
+    """``work()``, again while the database is away; None once ``master`` wants no more."""
+    while True:
+        try:
+            return work()
+        except (OperationalError, InterfaceError) as error:
+            log.warning("database_away", error=str(error.orig).strip(), retry_s=AWAY_S)
+        if not master.wanted():
+            return None
+        master.idle(AWAY_S)
 
 
 def _claim(store: Store, name: str, rewards: list[str], lease_s: float) -> list[MachineLease]:
@@ -123,7 +152,8 @@ def _prepare(
     except ImageError as error:
         return Failed(str(error), error.code)
     except FileNotFoundError:
-        return Failed(f"image {lease.sha256} is not stored any more", "image_missing")
+        why = f"no image {lease.sha256} in {blobs.root}; servers and scorers share one --data"
+        return Failed(why, "image_missing")
     except ValidationError as error:
         return Failed(f"target or options: {error.errors()[0]['msg']}")
 
@@ -136,7 +166,7 @@ def _run(scorer: Scorer[Any, Any], items: Mapping[int, ScorerItem[Any, Any]]) ->
         if len(outcomes) != len(items):
             raise RuntimeError(f"{len(outcomes)} outcomes for {len(items)} items")
     except Exception as error:
-        log.exception("scorer %s failed on %d items", scorer.name, len(items))
+        log.error("scorer_failed", reward=scorer.name, items=len(items), exc_info=True)
         if len(items) == 1:
             return {key: Failed(f"{type(error).__name__}: {error}") for key in items}
         singly = ({key: item} for key, item in items.items())

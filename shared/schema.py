@@ -71,7 +71,9 @@ ItemErrorCode = Literal[
     "cancelled",
 ]
 
-Id = Annotated[str, Field(min_length=1, max_length=200)]
+_NO_NUL: Final = r"^[^\x00]*$"
+"""A character no database keeps in text; refused here, so that all servers behave alike."""
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_NUL)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Json = dict[str, JsonValue]
 
@@ -109,7 +111,7 @@ class ScoreItem(Wire):
     """
 
     id: Id | None = None
-    prompt: Annotated[str, Field(max_length=10_000)]
+    prompt: Annotated[str, Field(max_length=10_000, pattern=_NO_NUL)]
     image: ImageRef
     target: Json | None = None
 
@@ -135,7 +137,7 @@ class ScoreRequest(Wire):
     min_votes: Annotated[int, Field(ge=1, le=100)] = 1
     quorum: Annotated[int, Field(ge=1, le=100)] | None = None
     max_skips: Annotated[int, Field(ge=1, le=100)] | None = None
-    instruction: Annotated[str, Field(max_length=2000)] | None = None
+    instruction: Annotated[str, Field(max_length=2000, pattern=_NO_NUL)] | None = None
 
     @model_validator(mode="after")
     def _votes_fit(self) -> Self:
@@ -143,6 +145,24 @@ class ScoreRequest(Wire):
             value = getattr(self, name)
             if value is not None and value > self.votes:
                 raise ValueError(f"{name}={value} can never be reached with votes={self.votes}")
+        return self
+
+
+class JobPatch(Wire):
+    """What to change of a job that is not over; only the fields that are sent.
+
+    ``deadline_s`` counts from now, null takes the deadline away; ``votes`` is for human rewards.
+    """
+
+    deadline_s: Annotated[float, Field(gt=0, le=366 * 86400)] | None = None
+    votes: Annotated[int, Field(ge=1, le=100)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("nothing to change: send deadline_s, votes or both")
+        if self.votes is None and "votes" in self.model_fields_set:
+            raise ValueError("votes is a number; leave it out to keep it")
         return self
 
 

@@ -18,7 +18,7 @@ class Traffic(Wire):
 
 
 class RunStats(Traffic):
-    """Traffic of one run in total and by reward, and how its items ended."""
+    """Traffic of one run in total and by reward, and how those items ended that are still kept."""
 
     run_id: str
     by_reward: dict[str, Traffic]

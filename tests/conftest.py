@@ -2,19 +2,79 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser
+from sqlalchemy.engine import make_url
 
+from reward_server.store import Store
 from tests import labeling_setup
+from tests.postgres_setup import Postgres, postgres
 from tests.server_setup import Server, running
 
 # How long an example takes says how busy the machine is, not whether the promise is kept.
 settings.register_profile("promises", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("promises")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Postgres]:
+    """A real PostgreSQL; tests share it and take a database each."""
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql(cluster: Postgres) -> str:
+    """Name of a PostgreSQL database with all tables, to be copied."""
+    url = cluster.database()
+    _migrate(url)
+    return str(make_url(url).database)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database with all tables, to be copied."""
+    file = tmp_path_factory.mktemp("migrated") / "queue.sqlite3"
+    _migrate(f"sqlite:///{file}")
+    return file
+
+
+def _migrate(url: str) -> None:
+    store = Store(url)
+    store.migrate()
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a database without tables: what uses this promises the same on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'queue.sqlite3'}"
+    cluster: Postgres = request.getfixturevalue("cluster")
+    return cluster.database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a database with all tables: what uses this promises the same on both."""
+    template = request.getfixturevalue(f"migrated_{request.param}")
+    if request.param == "sqlite":
+        return f"sqlite:///{shutil.copy(template, tmp_path)}"
+    cluster: Postgres = request.getfixturevalue("cluster")
+    return cluster.database(template)
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    """A store of the test's own, on both databases."""
+    opened = Store(database)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,6 @@ and a poisonous item takes no other item down with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -18,14 +15,6 @@ from reward_server.store.leases import MachineLease
 from reward_server.store.tables import assignment, item
 
 IMAGE = Blob("a" * 64, "image/png", 1, 8, 8)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'queue.sqlite3'}")
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 def ask(store: Store, n: int, reward: str = "ocr", job_id: str = "job", **fields: float) -> None:

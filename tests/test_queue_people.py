@@ -7,15 +7,13 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
 
 from reward_server.queue import Blob, NewItem, NewJob, Rules
-from reward_server.store import Store, jobs, labels, leases
-from reward_server.store.labels import HumanLease
+from reward_server.store import Store, claims, jobs, labels, leases
+from reward_server.store.claims import HumanLease
 from reward_server.store.tables import assignment, item
 from shared.schema import Label
 from shared.schema_labels import LeaseRef, SubmitRow
@@ -34,14 +32,6 @@ class Time:
     def pass_by(self, seconds: float) -> None:
         with self._lock:
             self.now += seconds
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'queue.sqlite3'}")
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 def ask(store: Store, n: int, rules: Rules, job_id: str = "job") -> None:
@@ -79,7 +69,7 @@ class Person(threading.Thread):
     def _work(self) -> None:
         idle = 0
         while idle < 40:
-            found = self.store.write(labels.claim, self.name, 5, self.clock.now, 30.0)
+            found = self.store.write(claims.claim, self.name, 5, self.clock.now, 30.0)
             idle = 0 if found else idle + 1
             if not found:
                 self.clock.pass_by(4.0)
@@ -95,7 +85,7 @@ class Person(threading.Thread):
             self.late += rows
         elif mood < 0.25:
             refs = [LeaseRef(assignment=str(x.assignment), token=x.token) for x in found]
-            self.store.write(labels.release, self.name, refs)
+            self.store.write(claims.release, self.name, refs)
         else:
             self._submit(rows)
             self._submit(rows)
@@ -137,7 +127,7 @@ def test_eight_people_give_every_item_exactly_its_votes(store: Store) -> None:
 
 def test_a_late_label_counts_if_nobody_took_the_slot(store: Store) -> None:
     ask(store, 1, Rules())
-    lease = store.write(labels.claim, "anna", 1, 1000.0, 30.0)[0]
+    lease = store.write(claims.claim, "anna", 1, 1000.0, 30.0)[0]
     store.write(leases.sweep, 1031.0, 0.0)
     results, _ = store.write(labels.submit, "anna", [row(lease, "like")], 1032.0, 0.0)
     assert results[0].outcome == "counted"
@@ -145,9 +135,9 @@ def test_a_late_label_counts_if_nobody_took_the_slot(store: Store) -> None:
 
 def test_a_late_label_is_kept_but_not_counted_once_the_slot_is_gone(store: Store) -> None:
     ask(store, 1, Rules())
-    slow = store.write(labels.claim, "anna", 1, 1000.0, 30.0)[0]
+    slow = store.write(claims.claim, "anna", 1, 1000.0, 30.0)[0]
     store.write(leases.sweep, 1031.0, 0.0)
-    quick = store.write(labels.claim, "ben", 1, 1031.0, 30.0)[0]
+    quick = store.write(claims.claim, "ben", 1, 1031.0, 30.0)[0]
     late, _ = store.write(labels.submit, "anna", [row(slow, "dislike")], 1032.0, 0.0)
     good, _ = store.write(labels.submit, "ben", [row(quick, "like")], 1033.0, 0.0)
     assert (late[0].outcome, good[0].outcome) == ("extra", "counted")
@@ -162,7 +152,7 @@ def test_a_late_label_is_kept_but_not_counted_once_the_slot_is_gone(store: Store
 )
 def test_only_the_live_token_of_ones_own_lease_counts(store: Store, change: dict) -> None:
     ask(store, 1, Rules())
-    lease = store.write(labels.claim, "anna", 1, 1000.0, 30.0)[0]
+    lease = store.write(claims.claim, "anna", 1, 1000.0, 30.0)[0]
     forged = row(lease, "like").model_copy(update=change)
     results, _ = store.write(labels.submit, "anna", [forged], 1001.0, 0.0)
     stolen, _ = store.write(labels.submit, "ben", [row(lease, "like")], 1001.0, 0.0)
@@ -172,7 +162,7 @@ def test_only_the_live_token_of_ones_own_lease_counts(store: Store, change: dict
 
 def test_a_quorum_ends_an_item_early_and_frees_the_others(store: Store) -> None:
     ask(store, 1, Rules(votes=5, quorum=2, max_skips=9))
-    held = [store.write(labels.claim, name, 1, 1000.0, 30.0)[0] for name in ("a", "b", "c")]
+    held = [store.write(claims.claim, name, 1, 1000.0, 30.0)[0] for name in ("a", "b", "c")]
     for name, lease in zip(("a", "b"), held, strict=False):
         store.write(labels.submit, name, [row(lease, "like")], 1001.0, 0.0)
     record = store.read(jobs.load, ["job"])[0]
@@ -188,12 +178,12 @@ def test_a_quorum_ends_an_item_early_and_frees_the_others(store: Store) -> None:
 def test_the_group_closest_to_completion_comes_first(store: Store) -> None:
     ask(store, 4, Rules(), "older")
     ask(store, 4, Rules(), "begun")
-    first = store.write(labels.claim, "anna", 8, 1000.0, 30.0)
+    first = store.write(claims.claim, "anna", 8, 1000.0, 30.0)
     begun = [x for x in first if _job(store, x) == "begun"]
     store.write(labels.submit, "anna", [row(x, "like") for x in begun[:2]], 1001.0, 0.0)
     rest = [LeaseRef(assignment=str(x.assignment), token=x.token) for x in first]
-    store.write(labels.release, "anna", rest)
-    again = store.write(labels.claim, "ben", 3, 1002.0, 30.0)
+    store.write(claims.release, "anna", rest)
+    again = store.write(claims.claim, "ben", 3, 1002.0, 30.0)
     assert [_job(store, x) for x in again] == ["begun", "begun", "older"]
 
 

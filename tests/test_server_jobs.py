@@ -19,8 +19,9 @@ from tests.server_setup import ask_people, claim, inside, items, job_of, label, 
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[TestClient]:
-    with inside(tmp_path, max_pending_human=50, max_pending_machine=5) as opened:
+def client(tmp_path: Path, database: str) -> Iterator[TestClient]:
+    limits = {"max_pending_human": 50, "max_pending_machine": 5}
+    with inside(tmp_path, database=database, **limits) as opened:
         yield opened
 
 
@@ -243,6 +244,13 @@ def test_a_body_beyond_the_limit_is_cut_off_while_it_streams(client: TestClient)
 
     answer = client.post("/score", content=flood(), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+def test_a_text_that_not_every_database_keeps_is_refused_by_all(client: TestClient) -> None:
+    body = {"items": [items(1)[0] | {"prompt": "a\0b"}]}
+    refused = client.post("/score/human", json=body)
+    assert refused.status_code == 422 and "items.0.prompt" in refused.json()["detail"]
+    assert client.get("/jobs", params={"run_id": "\0"}).status_code in (200, 422)
 
 
 def test_runs_are_counted_by_the_server(client: TestClient) -> None:

@@ -20,8 +20,8 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def client(tmp_path: Path, clock: HandClock) -> Iterator[TestClient]:
-    with inside(tmp_path, clock, settle_s=SETTLE_S) as opened:
+def client(tmp_path: Path, clock: HandClock, database: str) -> Iterator[TestClient]:
+    with inside(tmp_path, clock, database=database, settle_s=SETTLE_S) as opened:
         yield opened
 
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from shared.schema import Counts, ImageRef, ItemResult, Job, ScoreItem, ScoreRequest
 
-names = st.text(min_size=1, max_size=20)
+letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+names = st.text(letters, min_size=1, max_size=20)
 rewards = st.floats(0, 1, allow_nan=False)
 hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
 images = st.one_of(
@@ -23,7 +24,7 @@ jsons = st.dictionaries(names, st.one_of(st.text(), st.integers(-9, 9), st.boole
 score_items = st.builds(
     ScoreItem,
     id=st.none() | names,
-    prompt=st.text(max_size=50),
+    prompt=st.text(letters, max_size=50),
     image=images,
     target=st.none() | jsons,
 )

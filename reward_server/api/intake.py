@@ -186,6 +186,8 @@ def _image(
     stored: Mapping[str, Blob],
 ) -> Blob:
     if ref.sha256 is not None:
+        if not service.blobs.touch(ref.sha256):
+            raise KeyError(ref.sha256)
         return stored[ref.sha256]
     if ref.part is not None:
         if ref.part not in parts:

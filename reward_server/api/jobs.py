@@ -1,4 +1,4 @@
-"""Jobs: look, wait for one or many, cancel, acknowledge."""
+"""Jobs: look, wait for one or many, change, cancel, acknowledge."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from reward_server.api.problems import ApiError
 from reward_server.api.security import Requester, Services
 from reward_server.api.views import job_view
 from reward_server.hub import wait_for
+from reward_server.queue import NEVER
 from reward_server.service import Service
 from reward_server.store import jobs
+from reward_server.store.changes import Change, ChangeRefused, change
 from reward_server.store.jobs import Record
 from shared.schema import (
     MAX_WAIT_S,
     Job,
     JobList,
+    JobPatch,
     JobStatus,
     WaitRequest,
     WaitResult,
@@ -31,12 +34,19 @@ async def view(service: Service, job_id: str, request: Request) -> Job:
     """One job for the wire.
 
     Raises:
-        ApiError: 404, there is no such job.
+        ApiError: 404, there is no such job; 410, its results were purged.
     """
     found = await views(service, [job_id], request)
     if not found:
-        raise ApiError(404, f"no job {job_id!r} on this server", code="unknown_job")
+        raise await _no_job(service, job_id)
     return found[0]
+
+
+async def _no_job(service: Service, job_id: str) -> ApiError:
+    if await service.read(jobs.purged_at, job_id) is None:
+        return ApiError(404, f"no job {job_id!r} on this server", code="unknown_job")
+    days = service.settings.results_kept_s / 86400
+    return ApiError(410, f"the results of job {job_id!r} are gone: they are kept {days:g} days")
 
 
 async def views(service: Service, ids: list[str], request: Request) -> list[Job]:
@@ -61,14 +71,14 @@ async def wait_until_over(
     """Return when the job is terminal or its revision differs from ``rev``, or after ``seconds``.
 
     Raises:
-        ApiError: 404, there is no such job.
+        ApiError: 404, there is no such job; 410, its results were purged.
     """
     until = service.clock() + min(seconds, MAX_WAIT_S)
     with service.hub.listen([job_id]) as bell:
         while True:
             head = (await service.read(jobs.heads, [job_id])).get(job_id)
             if head is None:
-                raise ApiError(404, f"no job {job_id!r} on this server", code="unknown_job")
+                raise await _no_job(service, job_id)
             now_rev, over = head
             left = until - service.clock()
             if over or (rev is not None and now_rev != rev) or left <= 0 or service.hub.closing:
@@ -138,6 +148,27 @@ def _satisfied(ask: WaitRequest, heads: dict[str, tuple[int, bool]]) -> bool:
     if ask.mode == "all":
         return all(over for _, over in heads.values())
     return any(_changed(ask, i, head) for i, head in heads.items()) or not heads
+
+
+@router.patch("/jobs/{job_id}", response_model=Job)
+async def patch(
+    job_id: str, ask: JobPatch, request: Request, service: Services, caller: Requester
+) -> Job:
+    """Change the deadline or the votes of a job whose last reward is not in yet."""
+    before = await view(service, job_id, request)
+    now = service.clock()
+    if ask.votes is not None and service.rewards[before.reward].kind != "human":
+        raise ApiError(422, f"votes: nobody votes on reward {before.reward!r}")
+    deadline_at = None
+    if "deadline_s" in ask.model_fields_set:
+        deadline_at = NEVER if ask.deadline_s is None else now + ask.deadline_s
+    wanted = Change(deadline_at, ask.votes)
+    try:
+        await service.write(change, job_id, wanted, now, service.settings.settle_s)
+    except ChangeRefused as refused:
+        raise ApiError(409, str(refused)) from None
+    service.hub.notify([job_id])
+    return await view(service, job_id, request)
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=Job)

@@ -23,8 +23,8 @@ from reward_server.api.security import (
 from reward_server.api.views import lease_view
 from reward_server.queue import lease_seconds
 from reward_server.service import HUMAN, Service
-from reward_server.store import Store, labels, people, progress
-from reward_server.store.labels import HumanLease
+from reward_server.store import Store, claims, labels, people, progress
+from reward_server.store.claims import HumanLease
 from shared.schema import MAX_CLAIM, Label
 from shared.schema_labels import Annotator as AnnotatorView
 from shared.schema_labels import (
@@ -102,8 +102,8 @@ def _worth_claiming(connection: Connection, worker: str, resume: bool, now: floa
 def _claim(
     connection: Connection, worker: str, ask: ClaimRequest, now: float
 ) -> tuple[list[HumanLease], QueueView]:
-    lease_s = lease_seconds(labels.typical_seconds(connection, worker), ask.n)
-    found = labels.claim(connection, worker, ask.n, now, lease_s, resume=ask.resume)
+    lease_s = lease_seconds(claims.typical_seconds(connection, worker), ask.n)
+    found = claims.claim(connection, worker, ask.n, now, lease_s, resume=ask.resume)
     return found, progress.queue_view(connection, worker, now)
 
 
@@ -148,7 +148,7 @@ async def undo(ask: UndoRequest, service: Services, caller: Annotator) -> UndoRe
 def _undo(
     connection: Connection, worker: str, ask: UndoRequest, now: float, service: Service
 ) -> tuple[str, Label, HumanLease | None, str]:
-    lease_s = lease_seconds(labels.typical_seconds(connection, worker), MAX_CLAIM)
+    lease_s = lease_seconds(claims.typical_seconds(connection, worker), MAX_CLAIM)
     settle_s = service.settings.settle_s
     return labels.undo(connection, worker, ask.client_label_id, now, lease_s, settle_s)
 
@@ -156,14 +156,14 @@ def _undo(
 @router.post("/label/heartbeat", response_model=LeaseResult)
 async def heartbeat(ask: LeaseRequest, service: Services, caller: Annotator) -> LeaseResult:
     """Keep leases while their items wait on somebody's screen."""
-    live = await service.write(labels.extend, caller.name, ask.leases, service.clock())
+    live = await service.write(claims.extend, caller.name, ask.leases, service.clock())
     return _lease_result(ask, live)
 
 
 @router.post("/label/release", response_model=LeaseResult)
 async def release(ask: LeaseRequest, service: Services, caller: Annotator) -> LeaseResult:
     """Give leases back on leaving; made for ``navigator.sendBeacon``."""
-    live = await service.write(labels.release, caller.name, ask.leases)
+    live = await service.write(claims.release, caller.name, ask.leases)
     return _lease_result(ask, live)
 
 

@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import secrets
 import time
+from typing import Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reward_server.api.problems import ApiError
+from reward_server.metrics import Metrics
 from shared.schema import MAX_BODY_BYTES
 
 log = structlog.get_logger()
 
+QUIET: Final = ("/healthz", "/readyz", "/metrics")
+"""Asked by machines every few seconds: counted, but not logged."""
+
 
 class RequestLog:
-    """Gives every request an id (``X-Request-ID``), counts its body and logs how it ended."""
+    """Gives every request an id (``X-Request-ID``), logs and counts how it ended."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -47,14 +53,17 @@ class RequestLog:
         try:
             await self.app(scope, receive, answer)
         finally:
-            quiet = scope["path"] in ("/healthz", "/readyz")
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", "unknown")
+            self._metrics.answered(scope["method"], route, status, seconds)
+            quiet = scope["path"] in QUIET
             log.log(
                 10 if quiet else 20,
                 "request",
                 method=scope["method"],
                 path=scope["path"],
                 status=status,
-                ms=round(1000 * (time.perf_counter() - began), 1),
+                ms=round(1000 * seconds, 1),
                 request_id=request_id,
             )
 

@@ -11,6 +11,7 @@ from reward_server import __version__
 from reward_server.api.intake import store_image
 from reward_server.api.problems import ApiError
 from reward_server.api.security import Requester, Services, Viewer
+from reward_server.metrics import CONTENT_TYPE
 from reward_server.service import Service, describe
 from reward_server.store import jobs, people, progress
 from shared.images import MAX_PIXELS, MAX_SIDE, ImageError, sha256_hex
@@ -66,6 +67,14 @@ async def info(service: Services, caller: Requester) -> Info:
         },
         uptime_s=service.clock() - service.started_at,
     )
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(service: Services, caller: Requester) -> Response:
+    """Figures for Prometheus; the queue's are the same whichever server is asked."""
+    queue = await service.read(progress.queue_figures, service.clock())
+    text = service.metrics.render(queue, len(service.pool.pids))
+    return Response(text, media_type=CONTENT_TYPE)
 
 
 def _limits(service: Service) -> Limits:

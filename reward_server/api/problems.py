@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, DataError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -127,6 +127,11 @@ def install(app: FastAPI) -> None:
     async def on_validation(request: Request, error: ValidationError) -> JSONResponse:
         log.error("invalid_answer", error=str(error))
         return answer(request, ApiError(500, "the server's own answer was invalid; see its log"))
+
+    @app.exception_handler(DataError)
+    async def on_data(request: Request, error: DataError) -> JSONResponse:
+        text = "a value the database cannot hold, such as a text with a NUL character"
+        return answer(request, ApiError(422, f"{text}; nothing was accepted"))
 
     @app.exception_handler(OSError)
     @app.exception_handler(DatabaseError)

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from reward_server.store.claims import HumanLease
 from reward_server.store.jobs import Record
-from reward_server.store.labels import HumanLease
 from shared.schema import Counts, ItemError, ItemResult, Job, VoteCounts
 from shared.schema_labels import ClaimedItem
 

@@ -21,8 +21,9 @@ from reward_server.queue import (
     NewJob,
     advance,
 )
+from reward_server.store.locks import lock_items, lock_jobs, lock_name
 from reward_server.store.settling import note, settle
-from reward_server.store.sql import add_up, insert_new
+from reward_server.store.sql import add_up, insert_or_refresh
 from reward_server.store.tables import assignment, blob, idempotency, item, job, traffic
 from shared.schema import TERMINAL
 
@@ -80,6 +81,8 @@ def accept(connection: Connection, new: NewJob, now: float, limit: int) -> tuple
         QueueFull: more than ``limit`` items of its kind would wait.
         IdempotencyMismatch: as ``replayed``.
     """
+    # One at a time: the limit holds, and one idempotency key makes one job.
+    lock_name(connection, "accept")
     before = replayed(connection, new.idempotency, new.fingerprint, now)
     if before is not None:
         return before, True
@@ -167,9 +170,9 @@ def pending(connection: Connection, kind: Kind) -> int:
 
 
 def add_blobs(connection: Connection, blobs: Iterable[Blob], now: float) -> None:
-    """Record images whose files are stored; known ones stay as they are."""
+    """Record images whose files are stored; known ones are as good as new."""
     rows = {one.sha256: asdict(one) | {"created_at": now} for one in blobs}
-    insert_new(connection, blob, list(rows.values()))
+    insert_or_refresh(connection, blob, list(rows.values()), "created_at")
 
 
 def find_blobs(connection: Connection, hashes: Iterable[str]) -> dict[str, Blob]:
@@ -182,8 +185,9 @@ def find_blobs(connection: Connection, hashes: Iterable[str]) -> dict[str, Blob]
 
 
 def load(connection: Connection, ids: Sequence[str]) -> list[Record]:
-    """Jobs with their items, in the order of ``ids``; unknown ids are left out."""
-    rows = {r.id: r for r in connection.execute(select(job).where(job.c.id.in_(list(ids))))}
+    """Jobs with their items, in the order of ``ids``; unknown and purged ids are left out."""
+    kept = job.c.id.in_(list(ids)) & job.c.purged_at.is_(None)
+    rows = {r.id: r for r in connection.execute(select(job).where(kept))}
     items: defaultdict[str, list[Row[Any]]] = defaultdict(list)
     query = (
         select(item).where(item.c.job_id.in_(list(rows))).order_by(item.c.job_id, item.c.position)
@@ -195,8 +199,14 @@ def load(connection: Connection, ids: Sequence[str]) -> list[Record]:
 
 def heads(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
     """Revision and whether it is terminal, of every known job among ``ids``."""
-    query = select(job.c.id, job.c.rev, job.c.status).where(job.c.id.in_(list(ids)))
+    kept = job.c.id.in_(list(ids)) & job.c.purged_at.is_(None)
+    query = select(job.c.id, job.c.rev, job.c.status).where(kept)
     return {row.id: (row.rev, row.status in TERMINAL) for row in connection.execute(query)}
+
+
+def purged_at(connection: Connection, job_id: str) -> float | None:
+    """When the results of a job were purged; None for jobs that are kept or unknown."""
+    return connection.execute(select(job.c.purged_at).where(job.c.id == job_id)).scalar()
 
 
 def search(
@@ -208,7 +218,8 @@ def search(
     limit: int,
 ) -> list[str]:
     """Ids of jobs, newest first, narrowed by whatever is given."""
-    query = select(job.c.id).order_by(job.c.created_at.desc(), job.c.id.desc()).limit(limit)
+    newest = select(job.c.id).order_by(job.c.created_at.desc(), job.c.id.desc())
+    query = newest.where(job.c.purged_at.is_(None)).limit(limit)
     for column, value in (
         (job.c.run_id, run_id),
         (job.c.group_id, group_id),
@@ -221,10 +232,12 @@ def search(
 
 def cancel(connection: Connection, job_id: str, now: float) -> bool:
     """Skip whatever has no answer yet; False if the job had ended before (nothing changes)."""
+    mine = select(item.c.id).where(item.c.job_id == job_id)
+    lock_items(connection, connection.execute(mine).scalars())
+    lock_jobs(connection, [job_id])
     row = connection.execute(select(job).where(job.c.id == job_id)).one()
     if row.status in TERMINAL:
         return False
-    mine = select(item.c.id).where(item.c.job_id == job_id)
     live = assignment.c.item_id.in_(mine) & (assignment.c.state == "leased")
     connection.execute(update(assignment).where(live).values(state="revoked"))
     connection.execute(

@@ -1,40 +1,27 @@
-"""People in the queue: claiming items, voting, undoing, and what can be said about it afterwards.
+"""Labels: voting and undoing.
 
-An item never gets more votes than it needs, nobody sees one item twice, and a label is written once
-however often it is sent: the tables' constraints hold this, these functions only ask nicely first.
+An item never gets more votes than it needs, and a label is written once however often it is sent:
+the tables' constraints hold this, these functions only ask nicely first.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, select, update
+from sqlalchemy import Connection, Row, Select, select, update
 
 from reward_server.queue import Rules, Tally, accepts_label, decide_item
+from reward_server.store.claims import HumanLease, human_leases
 from reward_server.store.leases import grant
-from reward_server.store.settling import answer, note, settle, start, write_items
-from reward_server.store.tables import assignment, blob, item, job
+from reward_server.store.locks import lock_items, lock_jobs, lock_name
+from reward_server.store.settling import answer, note, settle, write_items
+from reward_server.store.tables import assignment, item, job
 from shared.schema import TERMINAL, ErrorCode, Label
-from shared.schema_labels import LeaseRef, SubmitResult, SubmitRow
+from shared.schema_labels import SubmitResult, SubmitRow
 
 Outcome = Literal["counted", "replayed", "extra", "refused"]
-
-
-@dataclass(frozen=True)
-class HumanLease:
-    """One image leased to one person; all a person may know about it."""
-
-    assignment: int
-    token: str
-    prompt: str
-    sha256: str
-    width: int
-    height: int
-    instruction: str | None
-    lease_s: float
 
 
 class UndoRefused(Exception):
@@ -45,107 +32,16 @@ class UndoRefused(Exception):
         super().__init__(message)
 
 
-def claim(
-    connection: Connection, worker: str, n: int, now: float, lease_s: float, *, resume: bool = False
-) -> list[HumanLease]:
-    """Lease up to ``n`` items to an annotator, own live leases first if ``resume``.
-
-    Order: priority, deadline, the group closest to completion, the older job, then random.
-    """
-    mine = _held(connection, worker, n, now) if resume else []
-    if mine:
-        extend(
-            connection, worker, [LeaseRef(assignment=str(r.id), token=r.token) for r in mine], now
-        )
-    query = (
-        select(item.c.id, item.c.job_id)
-        .join(job, job.c.id == item.c.job_id)
-        .where(_open_to(worker, now))
-        .order_by(
-            item.c.priority.desc(),
-            item.c.deadline_at,
-            (job.c.n_done * 1.0 / job.c.n_items).desc(),
-            job.c.created_at,
-            item.c.shuffle,
-        )
-        .limit(n - len(mine))
-        .with_for_update(of=item, skip_locked=True)
-    )
-    rows = connection.execute(query).all() if len(mine) < n else []
-    tokens = {row.id: secrets.token_urlsafe(12) for row in rows}
-    if tokens:
-        grant(connection, tokens, worker, "human", now, lease_s)
-        taken = update(item).where(item.c.id.in_(list(tokens)))
-        connection.execute(taken.values(leased=item.c.leased + 1))
-        start(connection, {row.job_id for row in rows})
-    order = [row.token for row in mine] + list(tokens.values())
-    return _leases(connection, order)
-
-
-def _open_to(worker: str, now: float) -> ColumnElement[bool]:
-    seen = exists().where(
-        assignment.c.item_id == item.c.id,
-        assignment.c.worker == worker,
-        assignment.c.state.in_(("leased", "done", "skipped")),
-    )
-    waiting = (item.c.status == "pending") & (item.c.kind == "human")
-    free = item.c.done + item.c.leased < item.c.need
-    return waiting & free & (item.c.deadline_at > now) & ~seen
-
-
-def _held(connection: Connection, worker: str, n: int, now: float) -> list[Row[Any]]:
-    live = (
-        (assignment.c.worker == worker)
-        & (assignment.c.state == "leased")
-        & (assignment.c.kind == "human")
-        & (assignment.c.lease_until > now)
-    )
-    query = select(assignment.c.id, assignment.c.token).where(live).order_by(assignment.c.id)
-    return list(connection.execute(query.limit(n)))
-
-
-def _leases(connection: Connection, tokens: Sequence[str]) -> list[HumanLease]:
-    query = (
-        select(assignment, item.c.prompt, item.c.sha256, blob, job.c.instruction)
-        .join(item, item.c.id == assignment.c.item_id)
-        .join(blob, blob.c.sha256 == item.c.sha256)
-        .join(job, job.c.id == item.c.job_id)
-        .where(assignment.c.token.in_(tokens))
-    )
-    found = {
-        row.token: HumanLease(
-            row.id,
-            row.token,
-            row.prompt,
-            row.sha256,
-            row.width,
-            row.height,
-            row.instruction,
-            row.lease_s,
-        )
-        for row in connection.execute(query)
-    }
-    return [found[token] for token in tokens if token in found]
-
-
-def typical_seconds(connection: Connection, worker: str, default: float = 10.0) -> float:
-    """95th percentile of this annotator's last 100 reaction times, in seconds."""
-    query = (
-        select(assignment.c.rt_ms)
-        .where(assignment.c.worker == worker, assignment.c.rt_ms.is_not(None))
-        .order_by(assignment.c.done_at.desc())
-        .limit(100)
-    )
-    times = sorted(connection.execute(query).scalars())
-    if len(times) < 10:
-        return default
-    return float(times[int(0.95 * (len(times) - 1))]) / 1000.0
-
-
 def submit(
     connection: Connection, worker: str, rows: Sequence[SubmitRow], now: float, settle_s: float
 ) -> tuple[list[SubmitResult], list[str]]:
     """Write labels down; returns an answer per row and the jobs that changed."""
+    lock_name(connection, f"worker:{worker}")
+    keys = [key for one in rows if (key := _number(one.assignment)) is not None]
+    ids = select(assignment.c.item_id).where(assignment.c.id.in_(keys))
+    items = lock_items(connection, connection.execute(ids).scalars())
+    of = select(item.c.job_id).where(item.c.id.in_(items)).distinct()
+    lock_jobs(connection, connection.execute(of).scalars())
     results: list[SubmitResult] = []
     changed: set[str] = set()
     for row in rows:
@@ -187,10 +83,14 @@ def _submit_one(
 
 
 def _find(connection: Connection, assignment_id: str) -> Row[Any] | None:
-    if not (assignment_id.isascii() and assignment_id.isdecimal() and len(assignment_id) < 18):
-        return None
-    query = _with_item().where(assignment.c.id == int(assignment_id))
+    query = _with_item().where(assignment.c.id == _number(assignment_id))
     return connection.execute(query).first()
+
+
+def _number(assignment_id: str) -> int | None:
+    """Key of an assignment; None for a text that cannot be one."""
+    fits = assignment_id.isascii() and assignment_id.isdecimal() and len(assignment_id) < 18
+    return int(assignment_id) if fits else None
 
 
 def _with_item() -> Select[Any]:
@@ -280,6 +180,7 @@ def undo(
     Raises:
         UndoRefused: there is no such label, or its reward has been handed out.
     """
+    lock_name(connection, f"worker:{worker}")
     mine = (assignment.c.worker == worker) & assignment.c.state.in_(("done", "skipped"))
     if client_label_id is not None:
         mine &= assignment.c.client_label_id == client_label_id
@@ -288,6 +189,9 @@ def undo(
     lease = connection.execute(query).first()
     if lease is None:
         raise UndoRefused("nothing_to_undo", f"no label {client_label_id or ''} of yours to undo")
+    lock_items(connection, [lease.item_id])
+    lock_jobs(connection, [lease.job_id])
+    lease = connection.execute(query).one()
     if lease.acked_at is not None or lease.job_status in TERMINAL:
         raise UndoRefused("already_used", "too late to undo: this reward has been handed out")
     tally = Tally(lease.likes, lease.dislikes, lease.skips).add(lease.label, -1)
@@ -308,34 +212,5 @@ def undo(
         grant(connection, {lease.item_id: token}, worker, "human", now, lease_s)
     note(connection, "undo", worker, now, job_id=lease.job_id, assignment_id=lease.id)
     settle(connection, [lease.job_id], now, settle_s)
-    again = _leases(connection, [token]) if free else []
+    again = human_leases(connection, [token]) if free else []
     return lease.client_label_id, lease.label, again[0] if again else None, lease.job_id
-
-
-def extend(
-    connection: Connection, worker: str, leases: Iterable[LeaseRef], now: float
-) -> list[str]:
-    """Heartbeat: extend those leases that are live, by the length they were given; returns them."""
-    live = _live(connection, worker, leases)
-    for row in live:
-        later = update(assignment).where(assignment.c.id == row.id)
-        connection.execute(later.values(lease_until=now + row.lease_s))
-    return [str(row.id) for row in live]
-
-
-def release(connection: Connection, worker: str, leases: Iterable[LeaseRef]) -> list[str]:
-    """Give leases back, so that others get the items at once; returns those that were live."""
-    live = _live(connection, worker, leases)
-    given = assignment.c.id.in_([row.id for row in live])
-    connection.execute(update(assignment).where(given).values(state="revoked"))
-    for row in live:
-        back = update(item).where(item.c.id == row.item_id)
-        connection.execute(back.values(leased=item.c.leased - 1))
-    return [str(row.id) for row in live]
-
-
-def _live(connection: Connection, worker: str, leases: Iterable[LeaseRef]) -> list[Row[Any]]:
-    tokens = {lease.token: lease.assignment for lease in leases}
-    held = (assignment.c.worker == worker) & (assignment.c.state == "leased")
-    rows = connection.execute(select(assignment).where(held, assignment.c.token.in_(list(tokens))))
-    return [row for row in rows if tokens[row.token] == str(row.id)]

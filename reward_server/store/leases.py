@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select, upda
 
 from reward_server.queue import MAX_ATTEMPTS, Kind, Rules, Tally, decide_item
 from reward_server.scorers import Outcome, Scored
+from reward_server.store.locks import lock_items, try_lock_name
 from reward_server.store.settling import answer, settle, start, write_items
 from reward_server.store.tables import assignment, item, job
 from shared.schema import Json
@@ -67,6 +68,7 @@ def claim_machine(
         .where(free, item.c.reward.in_(list(rewards)))
         .order_by(*order)
         .limit(1)
+        .with_for_update(key_share=True, skip_locked=True)
     ).first()
     if head is None:
         return []
@@ -79,7 +81,7 @@ def claim_machine(
         .where(free, same)
         .order_by(*order)
         .limit(limit)
-        .with_for_update(of=item, skip_locked=True)
+        .with_for_update(of=item, key_share=True, skip_locked=True)
     ).all()
     return _lease(connection, rows, worker, now, lease_s)
 
@@ -141,11 +143,12 @@ def finish_machine(
 
     An outcome whose lease has run out is dropped: another attempt answers the item.
     """
+    lock_items(connection, [lease.item for lease, _ in results])
     ids = [lease.assignment for lease, _ in results]
     held = select(assignment.c.id, assignment.c.token).where(
         assignment.c.id.in_(ids), assignment.c.state == "leased"
     )
-    tokens = {row.id: row.token for row in connection.execute(held.with_for_update())}
+    tokens = {row.id: row.token for row in connection.execute(held)}
     live = [(a, b) for a, b in results if tokens.get(a.assignment) == a.token]
     over = update(assignment).where(assignment.c.id.in_([a.assignment for a, _ in live]))
     connection.execute(over.values(state="done", done_at=now))
@@ -162,22 +165,22 @@ def _answer(item_id: int, outcome: Outcome) -> dict[str, Any]:
     return answer(item_id, "error", error=(outcome.code, outcome.message))
 
 
-def expire(
-    connection: Connection, which: ColumnElement[bool], now: float, settle_s: float
-) -> list[str]:
-    """Take back the live leases that match ``which``; returns the jobs that changed.
+def _expire(connection: Connection, which: ColumnElement[bool], *, wait: bool) -> set[str]:
+    """Take back the live leases that match ``which``; returns the jobs with items that ended.
 
-    Machine items that have used up their attempts end as errors, all others wait again.
+    Machine items that have used up their attempts end as errors, all others wait again. Without
+    ``wait`` the leases somebody else is changing right now are left to the next call.
     """
+    live = (assignment.c.state == "leased") & which
+    held = connection.execute(select(assignment.c.item_id).where(live)).scalars().all()
+    items = lock_items(connection, held, wait=wait)
     rows = connection.execute(
         select(
             assignment.c.id, item.c.id.label("item_id"), item.c.kind, item.c.attempts, item.c.job_id
         )
         .join(item, item.c.id == assignment.c.item_id)
-        .where(assignment.c.state == "leased", which)
+        .where(live, item.c.id.in_(items))
     ).all()
-    if not rows:
-        return []
     gone = assignment.c.id.in_([row.id for row in rows])
     connection.execute(update(assignment).where(gone).values(state="expired"))
     for row in rows:
@@ -189,9 +192,7 @@ def expire(
     write_items(
         connection, [answer(row.item_id, "error", error=("scorer_crashed", why)) for row in lost]
     )
-    jobs = sorted({row.job_id for row in lost})
-    settle(connection, jobs, now, settle_s)
-    return jobs
+    return {row.job_id for row in lost}
 
 
 def workers(connection: Connection) -> list[str]:
@@ -204,7 +205,9 @@ def workers(connection: Connection) -> list[str]:
 
 def release_worker(connection: Connection, worker: str, now: float) -> list[str]:
     """Take back everything a dead scorer process held; returns the jobs that changed."""
-    return expire(connection, assignment.c.worker == worker, now, 0.0)
+    jobs = _expire(connection, assignment.c.worker == worker, wait=True)
+    settle(connection, jobs, now)
+    return sorted(jobs)
 
 
 def due(connection: Connection, now: float) -> bool:
@@ -217,31 +220,32 @@ def due(connection: Connection, now: float) -> bool:
 
 
 def sweep(connection: Connection, now: float, settle_s: float) -> list[str]:
-    """Expire leases, close items past their deadline, end settled jobs; returns changed jobs."""
-    changed = set(expire(connection, assignment.c.lease_until <= now, now, settle_s))
-    changed.update(_close_overdue(connection, now, settle_s))
+    """Expire leases, close items past their deadline, end settled jobs; returns changed jobs.
+
+    Of several servers on one database one sweeps at a time, the others find nothing to do.
+    """
+    if not try_lock_name(connection, "sweep"):
+        return []
+    changed = _expire(connection, assignment.c.lease_until <= now, wait=False)
+    changed |= _close_overdue(connection, now)
     settled = select(job.c.id).where(job.c.settles_at.is_not(None), job.c.settles_at <= now)
-    over = list(connection.execute(settled).scalars())
-    settle(connection, over, now, settle_s)
-    return sorted(changed.union(over))
+    changed.update(connection.execute(settled).scalars())
+    settle(connection, changed, now, settle_s)
+    return sorted(changed)
 
 
-def _close_overdue(connection: Connection, now: float, settle_s: float) -> list[str]:
+def _close_overdue(connection: Connection, now: float) -> set[str]:
+    overdue = (item.c.status == "pending") & (item.c.deadline_at <= now)
+    found = connection.execute(select(item.c.id).where(overdue).limit(1000)).scalars().all()
     rows = connection.execute(
         select(item, job.c.min_votes, job.c.votes)
         .join(job, job.c.id == item.c.job_id)
-        .where(item.c.status == "pending", item.c.deadline_at <= now)
-        .limit(1000)
+        .where(overdue, item.c.id.in_(lock_items(connection, found, wait=False)))
     ).all()
-    if not rows:
-        return []
-    ids = [row.id for row in rows]
-    held = assignment.c.item_id.in_(ids) & (assignment.c.state == "leased")
+    held = assignment.c.item_id.in_([row.id for row in rows]) & (assignment.c.state == "leased")
     connection.execute(update(assignment).where(held).values(state="revoked"))
     write_items(connection, [_overdue(row) for row in rows])
-    jobs = sorted({row.job_id for row in rows})
-    settle(connection, jobs, now, settle_s)
-    return jobs
+    return {row.job_id for row in rows}
 
 
 def _overdue(row: Row[Any]) -> dict[str, Any]:

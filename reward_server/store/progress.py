@@ -5,7 +5,8 @@ Only reads. What is shown to annotators carries no run, reward or vote of others
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, case, distinct, exists, func, select
@@ -116,6 +117,41 @@ def total_traffic(connection: Connection) -> Traffic:
         requests=sum(row.requests for row in rows),
         items=sum(row.items for row in rows),
         bytes=sum(row.bytes for row in rows),
+    )
+
+
+@dataclass(frozen=True)
+class QueueFigures:
+    """The queue at one moment, by reward: accepted ever, and what waits (items, oldest in s).
+
+    ``leased`` counts live leases by kind.
+    """
+
+    accepted: Mapping[str, Traffic]
+    waiting: Mapping[str, tuple[int, float]]
+    leased: Mapping[str, int]
+
+
+def queue_figures(connection: Connection, now: float) -> QueueFigures:
+    """Figures of the whole queue, whichever server accepted what is in it."""
+    names = ("requests", "items", "bytes")
+    sums = [func.sum(traffic.c[name]).label(name) for name in names]
+    accepted = select(traffic.c.reward, *sums).group_by(traffic.c.reward)
+    pending = (
+        select(item.c.reward, func.count(), func.min(job.c.created_at))
+        .join(job, job.c.id == item.c.job_id)
+        .where(item.c.status == "pending")
+        .group_by(item.c.reward)
+    )
+    held = select(assignment.c.kind, func.count()).where(assignment.c.state == "leased")
+    waiting = connection.execute(pending).all()
+    return QueueFigures(
+        accepted={
+            row.reward: Traffic(**{name: int(getattr(row, name)) for name in names})
+            for row in connection.execute(accepted)
+        },
+        waiting={reward: (n, max(now - since, 0.0)) for reward, n, since in waiting},
+        leased={row[0]: row[1] for row in connection.execute(held.group_by(assignment.c.kind))},
     )
 
 

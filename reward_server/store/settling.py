@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from reward_server.queue import advance, decide_job
+from reward_server.store.locks import lock_jobs
 from reward_server.store.tables import event, item, job
 from shared.schema import TERMINAL, ItemErrorCode, ItemStatus, Json
 
@@ -19,6 +20,7 @@ def settle(connection: Connection, ids: Iterable[str], now: float, settle_s: flo
     ``settle_s`` after its last label a job answered by people ends, not before.
     """
     ids = sorted(set(ids))
+    lock_jobs(connection, ids)
     counts: defaultdict[str, dict[ItemStatus, int]] = defaultdict(dict)
     tally = select(item.c.job_id, item.c.status, func.count()).where(item.c.job_id.in_(ids))
     for job_id, status, n in connection.execute(tally.group_by(item.c.job_id, item.c.status)):
@@ -50,6 +52,7 @@ def _started(row: Row[Any]) -> bool:
 def start(connection: Connection, ids: Iterable[str]) -> None:
     """Mark queued jobs as running: a first item of theirs was claimed."""
     begun = job.c.id.in_(sorted(set(ids))) & (job.c.status == "queued")
+    lock_jobs(connection, connection.execute(select(job.c.id).where(begun)).scalars())
     values = {"status": advance("queued", "running"), "rev": job.c.rev + 1}
     connection.execute(update(job).where(begun).values(values))
 
@@ -92,7 +95,8 @@ def answer(
         "value": value,
         "detail": detail,
         "error_code": code,
-        "error_message": message,
+        # PostgreSQL keeps no NUL in text, and a scorer's own message may hold anything.
+        "error_message": message and message.replace("\0", "\ufffd"),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     Column,
     Float,
@@ -34,6 +35,8 @@ metadata: Final = MetaData(
 )
 
 _JSON: Final = JSON(none_as_null=True)
+_LARGE: Final = BigInteger().with_variant(Integer(), "sqlite")
+"""Numbers beyond 32 bits: all of SQLite's integers hold them."""
 
 job: Final = Table(
     "job",
@@ -46,7 +49,7 @@ job: Final = Table(
     Column("rev", Integer, nullable=False),
     Column("run_id", String(200)),
     Column("group_id", String(200)),
-    Column("step", Integer),
+    Column("step", _LARGE),
     Column("options", _JSON),
     Column("instruction", Text),
     Column("votes", Integer, nullable=False),
@@ -60,9 +63,16 @@ job: Final = Table(
     Column("settles_at", Float),
     Column("finished_at", Float),
     Column("acked_at", Float),
+    Column("purged_at", Float),
     CheckConstraint("(settles_at IS NULL) OR (finished_at IS NULL)", name="settled"),
     Index(None, "run_id", "group_id"),
     Index(None, "created_at"),
+    Index(
+        "ix_job_kept",
+        "finished_at",
+        sqlite_where=text("purged_at IS NULL"),
+        postgresql_where=text("purged_at IS NULL"),
+    ),
     Index(
         "ix_job_settling",
         "settles_at",
@@ -115,6 +125,7 @@ item: Final = Table(
         sqlite_where=_PENDING,
         postgresql_where=_PENDING,
     ),
+    Index(None, "sha256"),
     Index("ix_item_deadline", "deadline_at", sqlite_where=_PENDING, postgresql_where=_PENDING),
 )
 
@@ -136,7 +147,7 @@ assignment: Final = Table(
     Column("created_at", Float, nullable=False),
     Column("done_at", Float),
     Column("label", String(8)),
-    Column("rt_ms", Integer),
+    Column("rt_ms", _LARGE),
     Column("client_label_id", String(200)),
     Column("undone_at", Float),
     Index(None, "item_id"),
@@ -224,7 +235,7 @@ traffic: Final = Table(
     metadata,
     Column("run_id", String(200), primary_key=True),
     Column("reward", String(200), primary_key=True),
-    Column("requests", Integer, nullable=False),
-    Column("items", Integer, nullable=False),
-    Column("bytes", Integer, nullable=False),
+    Column("requests", _LARGE, nullable=False),
+    Column("items", _LARGE, nullable=False),
+    Column("bytes", _LARGE, nullable=False),
 )

@@ -1,0 +1,165 @@
+"""Leasing items to people: claiming, keeping and giving back.
+
+Nobody sees one item twice and an item is never shown to more people than it needs votes: the
+tables' constraints hold this, these functions only ask nicely first.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, exists, select, update
+
+from reward_server.store.leases import grant
+from reward_server.store.locks import lock_items, lock_name
+from reward_server.store.settling import start
+from reward_server.store.tables import assignment, blob, item, job
+from shared.schema_labels import LeaseRef
+
+
+@dataclass(frozen=True)
+class HumanLease:
+    """One image leased to one person; all a person may know about it."""
+
+    assignment: int
+    token: str
+    prompt: str
+    sha256: str
+    width: int
+    height: int
+    instruction: str | None
+    lease_s: float
+
+
+def claim(
+    connection: Connection, worker: str, n: int, now: float, lease_s: float, *, resume: bool = False
+) -> list[HumanLease]:
+    """Lease up to ``n`` items to an annotator, own live leases first if ``resume``.
+
+    Order: priority, deadline, the group closest to completion, the older job, then random.
+    """
+    lock_name(connection, f"worker:{worker}")
+    mine = _held(connection, worker, n, now) if resume else []
+    if mine:
+        extend(
+            connection, worker, [LeaseRef(assignment=str(r.id), token=r.token) for r in mine], now
+        )
+    query = (
+        select(item.c.id, item.c.job_id)
+        .join(job, job.c.id == item.c.job_id)
+        .where(_open_to(worker, now))
+        .order_by(
+            item.c.priority.desc(),
+            item.c.deadline_at,
+            (job.c.n_done * 1.0 / job.c.n_items).desc(),
+            job.c.created_at,
+            item.c.shuffle,
+        )
+        .limit(n - len(mine))
+        .with_for_update(of=item, key_share=True, skip_locked=True)
+    )
+    rows = connection.execute(query).all() if len(mine) < n else []
+    tokens = {row.id: secrets.token_urlsafe(12) for row in rows}
+    if tokens:
+        grant(connection, tokens, worker, "human", now, lease_s)
+        taken = update(item).where(item.c.id.in_(list(tokens)))
+        connection.execute(taken.values(leased=item.c.leased + 1))
+        start(connection, {row.job_id for row in rows})
+    order = [row.token for row in mine] + list(tokens.values())
+    return human_leases(connection, order)
+
+
+def _open_to(worker: str, now: float) -> ColumnElement[bool]:
+    seen = exists().where(
+        assignment.c.item_id == item.c.id,
+        assignment.c.worker == worker,
+        assignment.c.state.in_(("leased", "done", "skipped")),
+    )
+    waiting = (item.c.status == "pending") & (item.c.kind == "human")
+    free = item.c.done + item.c.leased < item.c.need
+    return waiting & free & (item.c.deadline_at > now) & ~seen
+
+
+def _held(connection: Connection, worker: str, n: int, now: float) -> list[Row[Any]]:
+    live = (
+        (assignment.c.worker == worker)
+        & (assignment.c.state == "leased")
+        & (assignment.c.kind == "human")
+        & (assignment.c.lease_until > now)
+    )
+    query = select(assignment.c.id, assignment.c.token).where(live).order_by(assignment.c.id)
+    return list(connection.execute(query.limit(n)))
+
+
+def human_leases(connection: Connection, tokens: Sequence[str]) -> list[HumanLease]:
+    """The leases behind ``tokens``, in that order, with what their holder may know."""
+    query = (
+        select(assignment, item.c.prompt, item.c.sha256, blob, job.c.instruction)
+        .join(item, item.c.id == assignment.c.item_id)
+        .join(blob, blob.c.sha256 == item.c.sha256)
+        .join(job, job.c.id == item.c.job_id)
+        .where(assignment.c.token.in_(tokens))
+    )
+    found = {
+        row.token: HumanLease(
+            row.id,
+            row.token,
+            row.prompt,
+            row.sha256,
+            row.width,
+            row.height,
+            row.instruction,
+            row.lease_s,
+        )
+        for row in connection.execute(query)
+    }
+    return [found[token] for token in tokens if token in found]
+
+
+def typical_seconds(connection: Connection, worker: str, default: float = 10.0) -> float:
+    """95th percentile of this annotator's last 100 reaction times, in seconds."""
+    query = (
+        select(assignment.c.rt_ms)
+        .where(assignment.c.worker == worker, assignment.c.rt_ms.is_not(None))
+        .order_by(assignment.c.done_at.desc())
+        .limit(100)
+    )
+    times = sorted(connection.execute(query).scalars())
+    if len(times) < 10:
+        return default
+    return float(times[int(0.95 * (len(times) - 1))]) / 1000.0
+
+
+def extend(
+    connection: Connection, worker: str, leases: Iterable[LeaseRef], now: float
+) -> list[str]:
+    """Heartbeat: extend those leases that are live, by the length they were given; returns them."""
+    live = _live(connection, worker, leases)
+    for row in live:
+        later = update(assignment).where(assignment.c.id == row.id)
+        connection.execute(later.values(lease_until=now + row.lease_s))
+    return [str(row.id) for row in live]
+
+
+def release(connection: Connection, worker: str, leases: Iterable[LeaseRef]) -> list[str]:
+    """Give leases back, so that others get the items at once; returns those that were live."""
+    live = _live(connection, worker, leases)
+    given = assignment.c.id.in_([row.id for row in live])
+    connection.execute(update(assignment).where(given).values(state="revoked"))
+    for row in live:
+        back = update(item).where(item.c.id == row.item_id)
+        connection.execute(back.values(leased=item.c.leased - 1))
+    return [str(row.id) for row in live]
+
+
+def _live(connection: Connection, worker: str, leases: Iterable[LeaseRef]) -> list[Row[Any]]:
+    lock_name(connection, f"worker:{worker}")
+    tokens = {lease.token: lease.assignment for lease in leases}
+    mine = (assignment.c.worker == worker) & assignment.c.token.in_(list(tokens))
+    held = select(assignment.c.item_id).where(mine, assignment.c.state == "leased")
+    lock_items(connection, connection.execute(held).scalars())
+    rows = connection.execute(select(assignment).where(mine, assignment.c.state == "leased"))
+    return [row for row in rows if tokens[row.token] == str(row.id)]
