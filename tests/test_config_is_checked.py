@@ -77,6 +77,8 @@ def test_mistakes_name_the_value_and_the_remedy(override: str, words: str) -> No
             "kl_anchor = 'reference'",
         ),
         (["generator.ratio=norm_batch", "generator.norm_floor=0"], "norm_floor above 0"),
+        (["generator.ratio=norm_ema", "generator.norm_floor=0"], "norm_floor above 0"),
+        (["reference.kind=fake", "surrogate.kl=1"], "kl_anchor = 'reference'"),
         (["rollout.k_steps=16", "rollout.flow_shift=6"], "lower rollout.flow_shift"),
         (["rollout.k_steps=60", "generator.t_range=segment"], "t_range"),
     ],

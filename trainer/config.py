@@ -8,14 +8,13 @@ The switches are those of TDM-R1 (arXiv 2603.07700) and its ablations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trainer.config_checks import cross_field_problems
 from trainer.config_reading import apply_override, read_toml, validate
-from trainer.flow import time_grid
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -224,68 +223,6 @@ class Config(Section):
         for problem in cross_field_problems(self):
             raise ValueError(problem)
         return self
-
-
-def cross_field_problems(config: Config) -> list[str]:
-    """Combinations that load but cannot train, each with its remedy."""
-    c, problems = config, []
-    if c.groups.min_valid > c.groups.size:
-        problems.append(
-            f"groups.min_valid = {c.groups.min_valid} exceeds groups.size = {c.groups.size}: "
-            "no group could ever be used; lower min_valid"
-        )
-    if c.target.kind == "bridge" and c.target.t_min_gap <= 0:
-        problems.append(
-            "target.kind = 'bridge' is singular at t = s; set target.t_min_gap above 0 (0.02)"
-        )
-    if c.surrogate.clip is not None and c.surrogate.clip >= 1:
-        problems.append(
-            f"surrogate.clip = {c.surrogate.clip} never clips from below; use 1e-3 to 0.2"
-        )
-    moving = c.reference.kind in ("ema", "hybrid")
-    if moving and c.surrogate.ema >= c.reference.decay:
-        problems.append(
-            f"surrogate.ema = {c.surrogate.ema} is not faster than reference.decay = "
-            f"{c.reference.decay}: the reward's sign would flip; set surrogate.ema = 0"
-        )
-    if c.reference.kind == "ema" and c.surrogate.kl_anchor == "teacher" and c.surrogate.kl > 0.01:
-        problems.append(
-            f"surrogate.kl = {c.surrogate.kl} ties phi to the frozen teacher while the reference "
-            "moves, and the reward force dies; set surrogate.kl_anchor = 'reference'"
-        )
-    if c.generator.ratio == "norm_batch" and c.generator.norm_floor <= 0:
-        problems.append(
-            "generator.ratio = 'norm_batch' divides by |g_r|; set generator.norm_floor above 0"
-        )
-    segmented = [
-        name
-        for name, section in (
-            ("surrogate", c.surrogate),
-            ("fake", c.fake),
-            ("generator", c.generator),
-        )
-        if section.t_range == "segment"
-    ]
-    if segmented and shortest_segment(c.rollout) <= c.target.t_min_gap:
-        problems.append(
-            f"{segmented[0]}.t_range = 'segment' has no room: the shortest of the "
-            f"{c.rollout.k_steps} steps is not longer than target.t_min_gap = "
-            f"{c.target.t_min_gap}; use fewer steps, a smaller gap, or t_range = 'full'"
-        )
-    first = time_grid(c.rollout.k_steps, c.rollout.flow_shift)[1]
-    if first + c.target.t_min_gap >= c.target.t_max:
-        problems.append(
-            f"the first step ends at t = {first:.3f}, which leaves no time between it + "
-            f"target.t_min_gap and target.t_max = {c.target.t_max}; lower rollout.flow_shift or "
-            "rollout.k_steps, or raise target.t_max"
-        )
-    return problems
-
-
-def shortest_segment(rollout: RolloutConfig) -> float:
-    """The smallest T_{j-1} - T_j of the student's grid."""
-    grid = time_grid(rollout.k_steps, rollout.flow_shift)
-    return min(u - s for u, s in pairwise(grid))
 
 
 def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:
