@@ -22,6 +22,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Betas = tuple[Fraction, Fraction]
 TimeRange = Literal["full", "segment"]
+# The paper's method, TDM without reward, and its baselines (Figs. 4 and 5, 8, 9).
+Method = Literal["tdm_r1", "tdm_only", "direct_rl", "frozen_surrogate", "dgpo_then_distil"]
 
 
 class Section(BaseModel):
@@ -188,6 +190,16 @@ class GeneratorConfig(Section):
     norm_floor: NotNegative = 0.05  # norm_*: |g_r| counts as at least this times |g_kl|
 
 
+class DgpoConfig(Section):
+    """The first phase of `frozen_surrogate` and `dgpo_then_distil`: phi alone, on its own samples.
+
+    phi is trained with many-step samples of its own, as DGPO (arXiv 2510.08425) trains a teacher.
+    """
+
+    iterations: Count = 200  # of run.iterations; the rest trains the generator
+    steps: Count = 10  # per sample; guidance (generator.teacher_cfg) doubles the evaluations
+
+
 class OptimizerConfig(Section):
     """AdamW for every role, and the learning-rate schedule over the run."""
 
@@ -201,7 +213,7 @@ class OptimizerConfig(Section):
 class Config(Section):
     """The whole run."""
 
-    method: Literal["tdm_r1", "tdm_only"] = "tdm_r1"
+    method: Method = "tdm_r1"
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
@@ -216,6 +228,7 @@ class Config(Section):
     reference: ReferenceConfig = ReferenceConfig()
     fake: FakeConfig = FakeConfig()
     generator: GeneratorConfig = GeneratorConfig()
+    dgpo: DgpoConfig = DgpoConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
 
     @model_validator(mode="after")

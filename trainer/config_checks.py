@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def cross_field_problems(config: Config) -> list[str]:
     """One sentence per problem, the most basic first; empty if there is none."""
-    checks = (_groups, _times, _surrogate)
+    checks = (_groups, _times, _surrogate, _method)
     return [problem for check in checks for problem in check(config)]
 
 
@@ -56,13 +56,14 @@ def _times(c: Config) -> Iterator[str]:
 def _surrogate(c: Config) -> Iterator[str]:
     if c.surrogate.clip is not None and c.surrogate.clip >= 1:
         yield f"surrogate.clip = {c.surrogate.clip} never clips from below; use 1e-3 to 0.2"
-    moving = c.reference.kind in ("ema", "hybrid")
+    has_phi = c.method not in ("tdm_only", "direct_rl")
+    moving = has_phi and c.reference.kind in ("ema", "hybrid")
     if moving and c.surrogate.ema >= c.reference.decay:
         yield (
             f"surrogate.ema = {c.surrogate.ema} is not faster than reference.decay = "
             f"{c.reference.decay}: the reward's sign would flip; set surrogate.ema = 0"
         )
-    follows = c.reference.kind in ("ema", "fake")
+    follows = has_phi and c.reference.kind in ("ema", "fake")
     if follows and c.surrogate.kl_anchor == "teacher" and c.surrogate.kl > 0.01:
         yield (
             f"surrogate.kl = {c.surrogate.kl} ties phi to the frozen teacher while the reference "
@@ -72,6 +73,37 @@ def _surrogate(c: Config) -> Iterator[str]:
         yield (
             f"generator.ratio = {c.generator.ratio!r} divides by |g_r|, which starts at 0; set "
             "generator.norm_floor above 0"
+        )
+
+
+def _method(c: Config) -> Iterator[str]:
+    kind = c.reference.kind
+    if c.method == "direct_rl" and kind not in ("static", "ema"):
+        yield (
+            f"method = 'direct_rl' has no reference.kind = {kind!r}: its reference is the "
+            "generator's start ('static') or the generator's average ('ema')"
+        )
+    if c.method == "direct_rl" and c.generator.ratio != "fixed":
+        yield (
+            f"method = 'direct_rl' adds a loss, not a direction, so generator.ratio = "
+            f"{c.generator.ratio!r} cannot scale it; set generator.ratio = 'fixed' and "
+            "generator.rho"
+        )
+    if c.method == "frozen_surrogate" and kind != "static":
+        yield (
+            f"method = 'frozen_surrogate' compares a finished phi, and reference.kind = {kind!r} "
+            "would have caught up with it; set reference.kind = 'static'"
+        )
+    if c.method == "dgpo_then_distil" and kind == "fake":
+        yield (
+            "method = 'dgpo_then_distil' trains phi before there is a fake score to compare it "
+            "with; set reference.kind = 'static' or 'ema'"
+        )
+    phi_first = c.method in ("frozen_surrogate", "dgpo_then_distil")
+    if phi_first and c.dgpo.iterations >= c.run.iterations:
+        yield (
+            f"dgpo.iterations = {c.dgpo.iterations} leaves none of run.iterations = "
+            f"{c.run.iterations} for the generator; lower dgpo.iterations"
         )
 
 

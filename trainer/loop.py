@@ -57,7 +57,7 @@ def iterate(run: Run, interrupt: Interrupt) -> None:
     metrics: Metrics = {}
     _probe(run, metrics)
     version, fresh, scored = run.iteration, None, None
-    if run.method.uses_rewards:
+    if run.method.uses_rewards(run.iteration):
         fresh = fill_window(run, metrics)
         scored = await_scores(run, interrupt, metrics)
     if interrupt.requested:
