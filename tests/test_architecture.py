@@ -18,6 +18,7 @@ PURE = (
     "trainer/flow.py",
     "trainer/groups.py",
     "trainer/intervals.py",
+    "trainer/results_page.py",
     "trainer/tdm_r1/losses.py",
     "reward_server/queue.py",
     "reward_server/votes.py",

@@ -126,7 +126,7 @@ def load_checkpoint(path: Path, config: Config) -> Checkpoint:
             f"{path} has format {described['format']}, this version reads {FORMAT}; "
             "resume with the version that wrote it"
         )
-    _require_same(path, described["config"], config)
+    require_same(path, described["config"], config)
     progress = Progress(
         **{**described["progress"], "cursor": tuple(described["progress"]["cursor"])}
     )
@@ -134,7 +134,12 @@ def load_checkpoint(path: Path, config: Config) -> Checkpoint:
     return Checkpoint(progress, tensors, pending)
 
 
-def _require_same(path: Path, stored: dict[str, Any], config: Config) -> None:
+def require_same(path: Path, stored: dict[str, Any], config: Config) -> None:
+    """Refuses the stored configuration of a run at `path` unless it is this one up to FREE_KEYS.
+
+    Raises:
+        CheckpointError: naming the keys that differ, with both values.
+    """
     then, now = flatten(stored), flatten(config.model_dump(mode="json"))
     different = [
         f"{key}: {then.get(key)!r} there, {now.get(key)!r} here"
