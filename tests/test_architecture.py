@@ -17,6 +17,7 @@ HEAVY = {"torch", "diffusers", "peft", "transformers"}
 PURE = (
     "trainer/flow.py",
     "trainer/groups.py",
+    "trainer/health.py",
     "trainer/intervals.py",
     "trainer/results_page.py",
     "trainer/tdm_r1/losses.py",

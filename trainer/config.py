@@ -200,6 +200,22 @@ class DgpoConfig(Section):
     steps: Count = 10  # per sample; guidance (generator.teacher_cfg) doubles the evaluations
 
 
+class HealthConfig(Section):
+    """When a run counts as collapsed; it then stops and keeps its last good checkpoint."""
+
+    # auto: runs that start from a few-step student (model.student_lora); without one the images
+    # must change beyond recognition.
+    stop: Literal["auto", "always", "never"] = "auto"
+    baseline: Count = 10  # first generator updates, whose images later ones are compared with
+    patience: Count = 20  # updates in a row that must look collapsed
+    smoothing: Fraction = 0.9  # of every watched number, before it is judged
+    contrast_factor: Annotated[float, Field(gt=1)] = 2.5  # allowed change, up or down
+    roughness_factor: Annotated[float, Field(gt=1)] = 2.0  # allowed change, up
+    diversity_share: Fraction = 0.35  # of the start's distance between images of one prompt
+    heldout_drop: Positive | None = 0.15  # below the best held-out score; None: not watched
+    heldout_patience: Count = 2  # probes in a row
+
+
 class OptimizerConfig(Section):
     """AdamW for every role, and the learning-rate schedule over the run."""
 
@@ -229,6 +245,7 @@ class Config(Section):
     fake: FakeConfig = FakeConfig()
     generator: GeneratorConfig = GeneratorConfig()
     dgpo: DgpoConfig = DgpoConfig()
+    health: HealthConfig = HealthConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
 
     @model_validator(mode="after")
