@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import build_sd3_folder
-from tests.server_setup import Server
+from tests.server_setup import Server, free_port
 from trainer.ablation import FAILURE, load_ablation
 from trainer.cli import main
 from trainer.config import Config
 from trainer.errors import ConfigError
-from trainer.evaluation import TRAINED, load
+from trainer.evaluation import TRAINED, Evaluation, load
 from trainer.intervals import Estimate
 from trainer.metrics import read_metrics
+from trainer.results import BASE as BASE_FILE
 from trainer.results import CellResult, Results, over_seeds
 from trainer.results_page import markdown
 from trainer.results_plots import draw, mean_curve
@@ -69,6 +70,9 @@ per_step = 2
 frozen = 0
 warmup = 0
 """
+EMPTY = Evaluation(
+    seed=0, prompts_sha256="", prompt_counts={}, weights={}, scorers={}, versions={}, rows={}
+)
 
 
 def matrix(folder: Path, rest: str = "", base: str = "", model: Path = Path("m")) -> Path:
@@ -208,6 +212,21 @@ def test_a_cell_that_stops_by_itself_is_recorded_and_tried_again(
     build_sd3_folder(tmp_path / "no-model")
     assert main(command) == 0
     assert cell.state() == "done"
+
+
+def test_a_reward_server_that_is_gone_is_no_property_of_a_cell_and_stops_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = matrix(tmp_path)
+    cells = load_ablation(file).cells
+    cells[0].ablation.home.mkdir(parents=True)
+    (cells[0].ablation.home / BASE_FILE).write_text(EMPTY.model_dump_json())
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    assert main(["ablate", str(file), "--server", nowhere, "--jobs", "2"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"process of cell (one|two)-seed0 ended with exit code 2", error)
+    assert nowhere in error
+    assert {cell.state() for cell in cells} == {"missing"}
 
 
 def interrupt_after_updates(folder: Path, count: int) -> threading.Thread:

@@ -156,21 +156,21 @@ def _measure_base(ablation: Ablation, url: str, console: Console) -> None:
 
 def _run_apart(todo: Sequence[Cell], url: str, args: argparse.Namespace, console: Console) -> None:
     """At most `jobs` cells at once, each a process of its own that is stopped with this one."""
-    waiting, running = list(todo), dict[str, Child]()
+    waiting = list(todo)
+    running: list[tuple[Cell, Child]] = []
     try:
         while waiting or running:
             while waiting and len(running) < args.jobs:
                 cell = waiting.pop(0)
                 console.print(f"cell: {cell.name}", markup=False, highlight=False)
-                running[cell.name] = Child(_command(args, cell, url), _log(cell))
+                running.append((cell, Child(_command(args, cell, url), _log(cell))))
             time.sleep(POLL_S)
-            for name, child in list(running.items()):
-                if child.exit_code is not None:
-                    del running[name]
-                    write_page(todo[0].ablation, args)
-                    _require_explained(name, child)
+            for cell, child in [pair for pair in running if pair[1].exit_code is not None]:
+                running.remove((cell, child))
+                write_page(cell.ablation, args)
+                _require_explained(cell, child)
     finally:
-        for child in running.values():
+        for _, child in running:
             child.stop()
 
 
@@ -184,10 +184,10 @@ def _log(cell: Cell) -> Path:
     return cell.folder.with_suffix(".log")
 
 
-def _require_explained(name: str, child: Child) -> None:
+def _require_explained(cell: Cell, child: Child) -> None:
     """A cell that stopped by itself has left its reason; anything else stops the ablation."""
-    if child.exit_code not in (0, 2) or "Traceback" in child.tail():
+    if child.exit_code != 0 and cell.state() != "failed":
         raise AblationError(
-            f"the process of cell {name} ended with exit code {child.exit_code}:\n{child.tail()}\n"
-            f"(its log: {child.log})"
+            f"the process of cell {cell.name} ended with exit code {child.exit_code}:\n"
+            f"{child.tail()}\n(its log: {child.log})"
         )
