@@ -17,7 +17,9 @@ HEAVY = {"torch", "diffusers", "peft", "transformers"}
 PURE = (
     "trainer/flow.py",
     "trainer/groups.py",
+    "trainer/health.py",
     "trainer/intervals.py",
+    "trainer/results_page.py",
     "trainer/tdm_r1/losses.py",
     "reward_server/queue.py",
     "reward_server/votes.py",

@@ -145,3 +145,87 @@ def test_the_reward_direction_alone_raises_the_surrogates_reward() -> None:
     shift = generator_step(shift, phi, ref, lr=0.5)
     assert surrogate_reward(float(shift), phi, ref) > before
     assert float(shift) > 0.2
+
+
+@dataclass(frozen=True)
+class Transition:
+    """p(x_r | x_t) of two models with a common width, Eq. 9's parametrisation; r is t - 1 there.
+
+    mean = (1 - r) x0_hat + sqrt(r^2 - eta^2) eps_hat, the model's velocity at x_t held fixed.
+    """
+
+    phi: Gaussian
+    ref: Gaussian
+    t: float
+    r: float
+    eta: float
+
+    def log_ratio(self, x_r: Tensor, x_t: Tensor, at: Tensor) -> Tensor:
+        """log p_phi / p_ref of x_r, the networks evaluated (without gradient) at `at`."""
+        times = torch.full_like(at, self.t)
+
+        def log_density(model: Gaussian) -> Tensor:
+            eps = at + (1 - self.t) * model.velocity(at, times)
+            x0 = (x_t - self.t * eps) / (1 - self.t)
+            mean = (1 - self.r) * x0 + (self.r**2 - self.eta**2) ** 0.5 * eps
+            return -((x_r - mean) ** 2) / (2 * self.eta**2)
+
+        return log_density(self.phi) - log_density(self.ref)
+
+
+def gradient(of: Tensor, to: Tensor) -> Tensor:
+    """d of / d to, elementwise; zero where nothing depends on it."""
+    (result,) = torch.autograd.grad(of.sum(), to, materialize_grads=True)
+    return result
+
+
+EQ_21 = Transition(Gaussian(0.8, 1.3), Gaussian(-0.2, 0.9), t=0.6, r=0.55, eta=0.2)
+
+
+def points() -> tuple[Tensor, Tensor]:
+    """x_t with gradient, and g_r = x0_phi - x0_ref there."""
+    x_t = torch.linspace(-2, 2, 9).double()
+    times = torch.full_like(x_t, EQ_21.t)
+    direction = x0_of(EQ_21.phi, x_t, times) - x0_of(EQ_21.ref, x_t, times)
+    return x_t.requires_grad_(), direction
+
+
+def test_eq_21_at_a_fixed_inner_state_points_away_from_the_reward() -> None:
+    x_t, g_r = points()
+    x_r = torch.linspace(1, -1, 9).double()
+    got = gradient(EQ_21.log_ratio(x_r, x_t, x_t.detach()), x_t)
+    scale = got / g_r
+    assert (scale < 0).all()
+    torch.testing.assert_close(scale, scale[:1].expand(9))
+
+
+def test_eq_21_with_the_inner_state_moving_along_says_nothing() -> None:
+    x_t, _ = points()
+    # x_r and x_t are re-noised from one x_s, so that moving it moves both: dx_r/dx_t = a_r / a_t.
+    x_r = (1 - EQ_21.r) / (1 - EQ_21.t) * x_t + 0.3
+    got = gradient(EQ_21.log_ratio(x_r, x_t, x_t.detach()), x_t)
+    torch.testing.assert_close(got, torch.zeros_like(got), atol=1e-12, rtol=0)
+
+
+def test_eq_21_read_as_the_marginal_log_ratio_is_the_direction_we_follow() -> None:
+    x_t, g_r = points()
+    times = torch.full_like(x_t, EQ_21.t)
+
+    def log_density(model: Gaussian) -> Tensor:
+        mean, variance = model.marginal(times)
+        return -0.5 * variance.log() - (x_t - mean) ** 2 / (2 * variance)
+
+    got = gradient(log_density(EQ_21.phi) - log_density(EQ_21.ref), x_t)
+    torch.testing.assert_close(got, (1 - EQ_21.t) / EQ_21.t**2 * g_r)
+
+
+def test_the_direction_is_also_the_gradient_of_the_surrogates_reward_with_networks_fixed() -> None:
+    x_t, g_r = points()
+    t = torch.full_like(x_t, EQ_21.t)
+    e = torch.linspace(-1, 1, 9).double()
+    x0 = ((x_t.detach() - EQ_21.t * e) / (1 - EQ_21.t)).requires_grad_()
+    v_star, one = (e - x0)[:, None], torch.ones(9).double()
+    v_phi = EQ_21.phi.velocity(x_t, t).detach()[:, None]
+    v_ref = EQ_21.ref.velocity(x_t, t).detach()[:, None]
+    reward = denoising_distance(v_ref, v_star, one) - denoising_distance(v_phi, v_star, one)
+    torch.testing.assert_close(gradient(reward, x0), 2 / EQ_21.t * g_r)

@@ -10,8 +10,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,15 @@ FREE_KEYS = (
     "server.retry_budget_s",
     "compute.device",
     "compute.threads",
+    "health.stop",
+    "health.baseline",
+    "health.patience",
+    "health.smoothing",
+    "health.contrast_factor",
+    "health.roughness_factor",
+    "health.diversity_share",
+    "health.heldout_drop",
+    "health.heldout_patience",
 )
 
 
@@ -53,6 +62,7 @@ class Progress:
     clock_s: float = 0.0
     cursor: tuple[int, ...] = ()
     best_score: float | None = None
+    health: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,8 +96,9 @@ def save_checkpoint(
     progress: Progress,
     tensors: dict[str, Tensor],
     waiting: Iterable[Waiting],
+    keep: Collection[Path | None] = (),
 ) -> Path:
-    """Writes `folder/step-<iteration>` atomically, keeps the newest two; returns its path."""
+    """Writes `folder/step-<iteration>` atomically; the newest two stay, and those in `keep`."""
     entries = list(waiting)
     final = folder / f"step-{progress.iteration:06d}"
     partial = folder / f".partial-{progress.iteration:06d}"
@@ -103,8 +114,18 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(_write_failure(folder, error)) from error
     for old in _steps(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old not in keep:
+            shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def set_aside(folder: Path, good: Path | None) -> None:
+    """Renames the checkpoints newer than `good` (None: all), so that none is resumed from."""
+    for path in _steps(folder):
+        if good is None or path.name > good.name:
+            aside = path.with_name(path.name.replace("step-", "collapsed-"))
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -126,7 +147,7 @@ def load_checkpoint(path: Path, config: Config) -> Checkpoint:
             f"{path} has format {described['format']}, this version reads {FORMAT}; "
             "resume with the version that wrote it"
         )
-    _require_same(path, described["config"], config)
+    require_same(path, described["config"], config)
     progress = Progress(
         **{**described["progress"], "cursor": tuple(described["progress"]["cursor"])}
     )
@@ -134,7 +155,12 @@ def load_checkpoint(path: Path, config: Config) -> Checkpoint:
     return Checkpoint(progress, tensors, pending)
 
 
-def _require_same(path: Path, stored: dict[str, Any], config: Config) -> None:
+def require_same(path: Path, stored: dict[str, Any], config: Config) -> None:
+    """Refuses the stored configuration of a run at `path` unless it is this one up to FREE_KEYS.
+
+    Raises:
+        CheckpointError: naming the keys that differ, with both values.
+    """
     then, now = flatten(stored), flatten(config.model_dump(mode="json"))
     different = [
         f"{key}: {then.get(key)!r} there, {now.get(key)!r} here"

@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": ("trainer.commands.demo", "reward server, training, evaluation and report in one go"),
     "train": ("trainer.commands.train", "train a few-step model on rewards over HTTP"),
     "eval": ("trainer.commands.eval", "measure models on held-out prompts"),
+    "ablate": ("trainer.commands.ablate", "a matrix of runs, and the page of its results"),
     "report": ("trainer.commands.report", "write the report of a run again"),
     "export": ("trainer.commands.export", "the trained LoRA for a stock diffusers pipeline"),
     "doctor": ("trainer.commands.doctor", "look for what would stop a run"),

@@ -8,14 +8,13 @@ The switches are those of TDM-R1 (arXiv 2603.07700) and its ablations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trainer.config_checks import cross_field_problems
 from trainer.config_reading import apply_override, read_toml, validate
-from trainer.flow import time_grid
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -23,6 +22,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Betas = tuple[Fraction, Fraction]
 TimeRange = Literal["full", "segment"]
+# The paper's method, TDM without reward, and its baselines (Figs. 4 and 5, 8, 9).
+Method = Literal["tdm_r1", "tdm_only", "direct_rl", "frozen_surrogate", "dgpo_then_distil"]
 
 
 class Section(BaseModel):
@@ -192,6 +193,32 @@ class GeneratorConfig(Section):
     norm_floor: NotNegative = 0.05  # norm_*: |g_r| counts as at least this times |g_kl|
 
 
+class DgpoConfig(Section):
+    """The first phase of `frozen_surrogate` and `dgpo_then_distil`: phi alone, on its own samples.
+
+    phi is trained with many-step samples of its own, as DGPO (arXiv 2510.08425) trains a teacher.
+    """
+
+    iterations: Count = 200  # of run.iterations; the rest trains the generator
+    steps: Count = 10  # per sample; guidance (generator.teacher_cfg) doubles the evaluations
+
+
+class HealthConfig(Section):
+    """When a run counts as collapsed; it then stops and keeps its last good checkpoint."""
+
+    # auto: runs that start from a few-step student (model.student_lora); without one the images
+    # must change beyond recognition.
+    stop: Literal["auto", "always", "never"] = "auto"
+    baseline: Count = 10  # first generator updates, whose images later ones are compared with
+    patience: Count = 20  # updates in a row that must look collapsed
+    smoothing: Fraction = 0.9  # of every watched number, before it is judged
+    contrast_factor: Annotated[float, Field(gt=1)] = 2.5  # allowed change, up or down
+    roughness_factor: Annotated[float, Field(gt=1)] = 2.0  # allowed change, up
+    diversity_share: Fraction = 0.35  # of the start's distance between images of one prompt
+    heldout_drop: Positive | None = 0.15  # below the best held-out score; None: not watched
+    heldout_patience: Count = 2  # probes in a row
+
+
 class OptimizerConfig(Section):
     """AdamW for every role, and the learning-rate schedule over the run."""
 
@@ -205,7 +232,7 @@ class OptimizerConfig(Section):
 class Config(Section):
     """The whole run."""
 
-    method: Literal["tdm_r1", "tdm_only"] = "tdm_r1"
+    method: Method = "tdm_r1"
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
@@ -220,6 +247,8 @@ class Config(Section):
     reference: ReferenceConfig = ReferenceConfig()
     fake: FakeConfig = FakeConfig()
     generator: GeneratorConfig = GeneratorConfig()
+    dgpo: DgpoConfig = DgpoConfig()
+    health: HealthConfig = HealthConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
 
     @model_validator(mode="after")
@@ -227,68 +256,6 @@ class Config(Section):
         for problem in cross_field_problems(self):
             raise ValueError(problem)
         return self
-
-
-def cross_field_problems(config: Config) -> list[str]:
-    """Combinations that load but cannot train, each with its remedy."""
-    c, problems = config, []
-    if c.groups.min_valid > c.groups.size:
-        problems.append(
-            f"groups.min_valid = {c.groups.min_valid} exceeds groups.size = {c.groups.size}: "
-            "no group could ever be used; lower min_valid"
-        )
-    if c.target.kind == "bridge" and c.target.t_min_gap <= 0:
-        problems.append(
-            "target.kind = 'bridge' is singular at t = s; set target.t_min_gap above 0 (0.02)"
-        )
-    if c.surrogate.clip is not None and c.surrogate.clip >= 1:
-        problems.append(
-            f"surrogate.clip = {c.surrogate.clip} never clips from below; use 1e-3 to 0.2"
-        )
-    moving = c.reference.kind in ("ema", "hybrid")
-    if moving and c.surrogate.ema >= c.reference.decay:
-        problems.append(
-            f"surrogate.ema = {c.surrogate.ema} is not faster than reference.decay = "
-            f"{c.reference.decay}: the reward's sign would flip; set surrogate.ema = 0"
-        )
-    if c.reference.kind == "ema" and c.surrogate.kl_anchor == "teacher" and c.surrogate.kl > 0.01:
-        problems.append(
-            f"surrogate.kl = {c.surrogate.kl} ties phi to the frozen teacher while the reference "
-            "moves, and the reward force dies; set surrogate.kl_anchor = 'reference'"
-        )
-    if c.generator.ratio == "norm_batch" and c.generator.norm_floor <= 0:
-        problems.append(
-            "generator.ratio = 'norm_batch' divides by |g_r|; set generator.norm_floor above 0"
-        )
-    segmented = [
-        name
-        for name, section in (
-            ("surrogate", c.surrogate),
-            ("fake", c.fake),
-            ("generator", c.generator),
-        )
-        if section.t_range == "segment"
-    ]
-    if segmented and shortest_segment(c.rollout) <= c.target.t_min_gap:
-        problems.append(
-            f"{segmented[0]}.t_range = 'segment' has no room: the shortest of the "
-            f"{c.rollout.k_steps} steps is not longer than target.t_min_gap = "
-            f"{c.target.t_min_gap}; use fewer steps, a smaller gap, or t_range = 'full'"
-        )
-    first = time_grid(c.rollout.k_steps, c.rollout.flow_shift)[1]
-    if first + c.target.t_min_gap >= c.target.t_max:
-        problems.append(
-            f"the first step ends at t = {first:.3f}, which leaves no time between it + "
-            f"target.t_min_gap and target.t_max = {c.target.t_max}; lower rollout.flow_shift or "
-            "rollout.k_steps, or raise target.t_max"
-        )
-    return problems
-
-
-def shortest_segment(rollout: RolloutConfig) -> float:
-    """The smallest T_{j-1} - T_j of the student's grid."""
-    grid = time_grid(rollout.k_steps, rollout.flow_shift)
-    return min(u - s for u, s in pairwise(grid))
 
 
 def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:

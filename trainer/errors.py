@@ -27,5 +27,9 @@ class CheckpointError(TrainerError):
     """A checkpoint that cannot be written or does not belong to this run."""
 
 
+class TrainingCollapsedError(TrainerError):
+    """The generator's images or its held-out score fell apart; the last good state was kept."""
+
+
 class TrainingDivergedError(TrainerError):
     """A loss or gradient stopped being a finite number."""

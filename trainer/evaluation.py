@@ -189,10 +189,10 @@ def table(evaluation: Evaluation) -> Table:
     return Table(
         columns=(*tags, OVERALL, *([TEXT] if TEXT in counts else [])),
         rows={name: _cells(s, counts) for name, s in scores.items()},
-        differences={(a, b): _differences(scores[a], scores[b], counts) for a, b in pairs},
+        differences={(a, b): differences(scores[a], scores[b], counts) for a, b in pairs},
         second={name: _cells(s, counts) for name, s in second.items()},
         second_differences={
-            (a, b): _differences(second[a], second[b], counts)
+            (a, b): differences(second[a], second[b], counts)
             for a, b in pairs
             if a in second and b in second
         },
@@ -215,11 +215,12 @@ def _cells(
     return _with_overall(cells)
 
 
-def _differences(
+def differences(
     after: Mapping[str, Sequence[float | None]],
     before: Mapping[str, Sequence[float | None]],
     counts: Mapping[str, int],
 ) -> dict[str, Estimate]:
+    """Paired differences after - before per tag and overall, over images that both have."""
     cells: dict[str, Estimate] = {}
     for tag in after.keys() & before.keys():
         pairs = enumerate(zip(after[tag], before[tag], strict=False))

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from shared.errors import RewardError
 from trainer.config import Config
+from trainer.health import image_statistics
 from trainer.heldout import Probe
 from trainer.inflight import to_pixels
 from trainer.interrupt import Interrupt, interruptible
@@ -57,7 +58,7 @@ def iterate(run: Run, interrupt: Interrupt) -> None:
     metrics: Metrics = {}
     _probe(run, metrics)
     version, fresh, scored = run.iteration, None, None
-    if run.method.uses_rewards:
+    if run.method.uses_rewards(run.iteration):
         fresh = fill_window(run, metrics)
         scored = await_scores(run, interrupt, metrics)
     if interrupt.requested:
@@ -67,6 +68,8 @@ def iterate(run: Run, interrupt: Interrupt) -> None:
     if run.iteration % run.config.run.images_every == 0:
         _show(run, fresh)
     metrics |= run.method.update(fresh, scored, run.iteration, run.progress)
+    if "loss/generator" in metrics:
+        metrics |= image_statistics(fresh.trajectory.final, fresh.size)
     run.finish_iteration(metrics)
 
 
@@ -87,12 +90,13 @@ def _probe(run: Run, metrics: Metrics) -> None:
     if probe is not None:
         metrics |= _take_in(run, probe)
     if run.heldout.due(run.iteration):
-        run.heldout.start(run.iteration)
+        run.start_probe()
 
 
 def _take_in(run: Run, probe: Probe) -> Metrics:
     """Logs a probe; the best one so far leaves its generator in `best`."""
     run.log.images("heldout", probe.pixels, 8, probe.iteration)
+    run.judge(probe)
     if math.isfinite(probe.score) and (run.best_score is None or probe.score > run.best_score):
         run.best_score = probe.score
         write_lora(run.folder / BEST, probe.lora)
@@ -107,7 +111,7 @@ def _finish(run: Run) -> None:
     if (probe := run.heldout.result(PROBE_TIMEOUT_S)) is not None:
         last |= _take_in(run, probe)
     if run.heldout.enabled:
-        run.heldout.start(run.iteration)
+        run.start_probe()
         if (probe := run.heldout.result(PROBE_TIMEOUT_S)) is not None:
             last |= _take_in(run, probe)
     if run.best_score is None:

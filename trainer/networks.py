@@ -252,7 +252,7 @@ def build_networks(backbone: Backbone, config: Config) -> Networks:
 
     The generator starts as the few-step student, the fake score as its own file or else as the
     student, surrogate and reference as the teacher (with `reference.kind = "fake"`: as the fake
-    score).
+    score). The direct RL loss has no surrogate: its reference starts as the generator.
     """
     compute = config.compute
     networks = Networks(
@@ -270,7 +270,9 @@ def build_networks(backbone: Backbone, config: Config) -> Networks:
         networks.add_lora("fake", read_lora(model.fake_lora))
     else:
         networks.add_copy("fake", "generator")
-    if config.method != "tdm_only":
+    if config.method == "direct_rl":
+        networks.add_copy("reference", "generator")
+    elif config.method != "tdm_only":
         _add_surrogate(networks, config, fresh)
     return networks
 

@@ -11,7 +11,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,9 @@ import torch
 from rich.console import Console
 
 from shared.client import RewardClient
-from trainer.backbones import load_backbone
+from trainer.backbones import Conditioning, load_backbone
+from trainer.baselines.direct_rl import DirectRl
+from trainer.baselines.phi_first import DgpoThenDistil, FrozenSurrogate
 from trainer.baselines.tdm import TdmOnly
 from trainer.checkpoint import (
     Checkpoint,
@@ -29,15 +31,19 @@ from trainer.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
+    set_aside,
 )
-from trainer.config import Config
-from trainer.errors import CheckpointError
-from trainer.heldout import Heldout, Scoring
+from trainer.config import Config, HealthConfig
+from trainer.errors import CheckpointError, TrainingCollapsedError
+from trainer.health import Guard
+from trainer.heldout import Heldout, Probe, Scoring
 from trainer.inflight import InFlight, RewardSource, known_rewards, to_pixels
 from trainer.lora_files import write_lora
 from trainer.metrics import RunLog
 from trainer.networks import build_networks
 from trainer.prompts import PromptStream
+from trainer.rollout import Trajectory
+from trainer.shapes import Latents, PerStep
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch, TrainState
 from trainer.tdm_r1.update import TdmR1
 from trainer.texts import TextCache
@@ -53,15 +59,30 @@ LAST = "last"  # the generator at the end (or at the latest checkpoint), as a Lo
 class Method(Protocol):
     """The surface shared by TDM-R1 and its baselines."""
 
-    uses_rewards: bool
     state: TrainState
+
+    def uses_rewards(self, iteration: int) -> bool: ...
+
+    def sample(
+        self,
+        noise: Latents,
+        condition: Conditioning,
+        fresh_noise: PerStep | None,
+        iteration: int,
+    ) -> Trajectory: ...
 
     def update(
         self, fresh: Batch | None, scored: ScoredBatch | None, iteration: int, progress: float
     ) -> Metrics: ...
 
 
-METHODS: dict[str, type[TdmR1] | type[TdmOnly]] = {"tdm_r1": TdmR1, "tdm_only": TdmOnly}
+METHODS: dict[str, Callable[[TrainState], Method]] = {
+    "tdm_r1": TdmR1,
+    "tdm_only": TdmOnly,
+    "direct_rl": DirectRl,
+    "frozen_surrogate": FrozenSurrogate,
+    "dgpo_then_distil": DgpoThenDistil,
+}
 
 
 class Source(RewardSource, Scoring, Protocol):
@@ -84,6 +105,10 @@ class Run:
     next_group: int = 0
     clock_s: float = 0.0
     best_score: float | None = None
+    guard: Guard = field(default_factory=lambda: Guard(HealthConfig()))
+    good: Path | None = None  # the newest checkpoint known to be well
+    probed: Path | None = None  # the one a probe is about to speak for
+    _well: Path | None = None  # the newest one that is well as far as its images go
     _tick: float = field(default_factory=time.monotonic)
 
     @property
@@ -105,11 +130,63 @@ class Run:
         self._tick = now
 
     def finish_iteration(self, metrics: Metrics) -> None:
-        """Records an update, counts it, and saves now and then."""
+        """Records an update, counts it, judges it, and saves now and then.
+
+        Raises:
+            TrainingCollapsedError: the images have been broken for too long.
+        """
         self.write_row(metrics)
         self.iteration += 1
+        for warning in self.guard.warnings(metrics):
+            self.log.say(f"warning: {warning}")
+        collapse = self.guard.observe(metrics)
+        if collapse is not None:
+            self.good = self.good or self._well  # no probe has spoken yet
+        self.stop_if(collapse)
         if self.iteration % self.config.run.checkpoint_every == 0:
             self.save()
+
+    def judge(self, probe: Probe) -> None:
+        """Takes in a held-out score: proof of the checkpoint it speaks for, or a step to the end.
+
+        Raises:
+            TrainingCollapsedError: the score has been too low for too long.
+        """
+        collapse = self.guard.observe_score(probe.score, self.best_score)
+        if self.guard.healthy:
+            self.good = self.probed or self.good
+        self.stop_if(collapse)
+
+    def start_probe(self) -> None:
+        """Measures the generator of now; its score speaks for the newest checkpoint."""
+        self.probed = self._well
+        self.heldout.start(self.iteration)
+
+    def stop_if(self, collapse: str | None) -> None:
+        """Ends a collapsed run at its last good checkpoint, unless told to go on regardless.
+
+        Raises:
+            TrainingCollapsedError: saying why, what was kept, and what to do.
+        """
+        stop = self.config.health.stop
+        if stop == "auto":
+            stop = "never" if self.config.model.student_lora is None else "always"
+        if collapse is None or stop == "never":
+            return
+        set_aside(self.folder / CHECKPOINTS, self.good)
+        kept = "no checkpoint was saved before"
+        if self.good is not None:
+            self.state.load_tensors(load_checkpoint(self.good, self.config).tensors)
+            write_lora(self.folder / LAST, self.state.networks.lora("generator_ema"))
+            kept = f"kept {self.good}, from before it began"
+        if (self.folder / BEST).is_dir():
+            kept += f", and the generator with the best held-out score in {self.folder / BEST}"
+        raise TrainingCollapsedError(
+            f"training collapsed at iteration {self.iteration}: {collapse}; {kept}. Start a new "
+            f"run with a lower generator.lr (now {self.config.generator.lr:g}) or generator.rho "
+            f"(now {self.config.generator.rho:g}), or go on from there regardless with --resume "
+            "--set health.stop=never"
+        )
 
     def write_row(self, metrics: Metrics) -> None:
         """One row of the record, under the current iteration."""
@@ -126,21 +203,28 @@ class Run:
             self.clock_s,
             tuple(self.stream.cursor),
             self.best_score,
+            self.guard.values,
         )
         write_lora(self.folder / LAST, self.state.networks.lora("generator_ema"))
-        return save_checkpoint(
+        path = save_checkpoint(
             self.folder / CHECKPOINTS,
             self.config,
             progress,
             self.state.tensors(),
             self.inflight.snapshot(),
+            keep=(self.good, self.probed),
         )
+        if self.guard.healthy:
+            self._well = path
+            self.good = self.good if self.heldout.enabled else path
+        return path
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues where a checkpoint stopped, with its groups still in flight."""
         p = checkpoint.progress
         self.iteration, self.next_group, self.clock_s = p.iteration, p.next_group, p.clock_s
         self.best_score = p.best_score
+        self.guard.values = dict(p.health)
         self.stream.seek(p.cursor)
         self.state.load_tensors(checkpoint.tensors)
         for pending in checkpoint.pending:
@@ -190,6 +274,7 @@ def open_run(
         )
         method = METHODS[config.method](state)
         run = Run(config, folder, method, texts, stream, inflight, heldout, log)
+        run.guard, run.good = Guard(config.health), found  # one is resumed from what was well
         _write_config(folder, config)
         if checkpoint is not None:
             run.restore(checkpoint)

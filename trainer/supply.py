@@ -12,13 +12,11 @@ import time
 import torch
 from torch import Tensor
 
-from trainer.flow import time_grid
 from trainer.groups import Group, ScoredGroup
 from trainer.inflight import to_pixels
 from trainer.interrupt import Interrupt
-from trainer.networks import Role
 from trainer.randomness import normals
-from trainer.rollout import Trajectory, rollout
+from trainer.rollout import Trajectory
 from trainer.run import Run
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch
 from trainer.tdm_r1.update import timed
@@ -44,21 +42,19 @@ def _own_groups(run: Run) -> Batch | None:
 
 
 def roll_out(run: Run, metrics: Metrics, *, submit: bool) -> Batch:
-    """One batch of groups by the current generator; submitted, or for fake score and KL alone."""
-    config, networks = run.config, run.state.networks
+    """One batch of groups by the current weights; submitted, or for fake score and KL alone."""
+    config = run.config
     with timed(metrics, "time/rollout"):
         size, count = config.groups.size, config.groups.per_step
         prompts = run.stream.take(count)
         first, run.next_group = run.next_group, run.next_group + count
         keys = tuple(range(first, first + count))
         condition = run.texts.encode([p.text for p in prompts])
-        role: Role = "generator" if config.rollout.weights == "current" else "generator_ema"
-        trajectory = rollout(
-            networks.velocity(role),
+        trajectory = run.method.sample(
             _noise(run, keys, "rollout"),
             condition.repeat(size),
-            time_grid(config.rollout.k_steps, config.rollout.flow_shift),
             _fresh_noise(run, keys),
+            run.iteration,
         )
         if submit:
             pixels = to_pixels(run.state.backbone.decode(trajectory.final))

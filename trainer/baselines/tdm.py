@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
-from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch, TrainState
-from trainer.tdm_r1.update import timed
+from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch
+from trainer.tdm_r1.update import FewStep, timed
 
 
-class TdmOnly:
+class TdmOnly(FewStep):
     """Trajectory distribution matching (Eq. 2)."""
 
-    uses_rewards = False
-
-    def __init__(self, state: TrainState) -> None:
-        self.state = state
+    def uses_rewards(self, iteration: int) -> bool:
+        """Never."""
+        return False
 
     def update(
         self, fresh: Batch | None, scored: ScoredBatch | None, iteration: int, progress: float

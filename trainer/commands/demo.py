@@ -7,13 +7,9 @@ refused is refused before training starts: a taken port, a missing file, results
 from __future__ import annotations
 
 import argparse
-import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
@@ -32,6 +28,7 @@ from trainer.config import Config, load_config
 from trainer.config_reading import apply_override, validate
 from trainer.evaluate import Settings
 from trainer.evaluation import save, table
+from trainer.interrupt import terminated_like_ctrl_c
 from trainer.local_server import LocalServer
 from trainer.loop import train
 from trainer.measure import Plan
@@ -65,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run it all; the last line is the path of the report."""
     console = Console()
-    with _terminated_like_ctrl_c():
+    with terminated_like_ctrl_c():
         if args.eval_only:
             return _measure_model(args, console)
         return _run(args, _config(args), console)
@@ -166,17 +163,3 @@ def _measure_model(args: argparse.Namespace, console: Console) -> int:
     console.print(terminal_table(table(result), result))
     console.print(f"results: {config.model.path / EVALUATION}", markup=False, highlight=False)
     return 0
-
-
-@contextmanager
-def _terminated_like_ctrl_c() -> Iterator[None]:
-    """Inside the block SIGTERM is a KeyboardInterrupt, so that the server is stopped as well."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -13,6 +13,7 @@ import torch
 
 from trainer.backbones import Conditioning
 from trainer.flow import velocity_to_x0
+from trainer.networks import Role, Source
 from trainer.rollout import guided_velocity, recompute_step
 from trainer.shapes import Latents
 from trainer.tdm_r1 import losses
@@ -30,21 +31,31 @@ class Directions:
 
 
 def update_generator(
-    state: TrainState, fresh: Batch, iteration: int, progress: float, *, rewarded: bool
+    state: TrainState,
+    fresh: Batch,
+    iteration: int,
+    progress: float,
+    *,
+    rewarded: bool,
+    teacher: Source = "teacher",
 ) -> Metrics:
-    """One generator update and its EMA. `rewarded` False leaves g_r out."""
+    """One generator update and its EMA. `rewarded` False leaves g_r out.
+
+    teacher: the role whose guided prediction g_kl leads to. Gradients that a caller accumulated on
+    the generator before are part of the step.
+    """
     config = state.config.generator
     draw = state.draw(fresh, iteration, "generator", config.t_range, shared=False)
     condition = fresh.condition.repeat(fresh.size)
     if state.config.compute.micro_batch is None:
         x0, x_s = _student(state, draw, condition)
-        directions = _directions(state, draw, x_s.detach(), condition, rewarded)
+        directions = _directions(state, draw, x_s.detach(), condition, rewarded, teacher)
         direction, force = _combine(state, directions)
         loss = losses.generator_loss(x0, direction, losses.normaliser(x0, directions.teacher))
         torch.autograd.backward(loss)
         total = float(loss.detach())
     else:
-        total, force = _in_micro_batches(state, fresh, draw, condition, rewarded)
+        total, force = _in_micro_batches(state, fresh, draw, condition, rewarded, teacher)
     norm = state.step("generator", progress)
     state.networks.average("generator_ema", "generator", config.ema)
     metrics = {"loss/generator": total, "grad_norm/generator": norm, "force/kl": force.kl}
@@ -57,12 +68,17 @@ def update_generator(
 
 
 def _in_micro_batches(
-    state: TrainState, fresh: Batch, draw: Draw, condition: Conditioning, rewarded: bool
+    state: TrainState,
+    fresh: Batch,
+    draw: Draw,
+    condition: Conditioning,
+    rewarded: bool,
+    teacher: Source,
 ) -> tuple[float, losses.Force]:
     """The same gradient with less memory: directions of the whole batch first, at no gradient."""
     with torch.no_grad():
         x0, x_s = _student(state, draw, condition)
-    directions = _directions(state, draw, x_s, condition, rewarded)
+    directions = _directions(state, draw, x_s, condition, rewarded, teacher)
     direction, force = _combine(state, directions)
     n, total = losses.normaliser(x0, directions.teacher), 0.0
     for rows in state.micro_batches(fresh):
@@ -81,15 +97,25 @@ def _student(state: TrainState, draw: Draw, condition: Conditioning) -> tuple[La
     return recompute_step(velocity, draw.step, condition, stochastic=stochastic)
 
 
+def smoothed_phi(state: TrainState) -> Role:
+    """phi as the generator meets it."""
+    return "surrogate_ema" if state.config.surrogate.ema > 0 else "surrogate"
+
+
 @torch.no_grad()
 def _directions(
-    state: TrainState, draw: Draw, x_s: Latents, condition: Conditioning, rewarded: bool
+    state: TrainState,
+    draw: Draw,
+    x_s: Latents,
+    condition: Conditioning,
+    rewarded: bool,
+    teacher: Source,
 ) -> Directions:
     """g_kl and g_r at x_t; cond and uncond teacher in one batch, shared with a static reference."""
     config, networks = state.config, state.networks
     x_t, t = draw.renoised(x_s), draw.t
-    guided, teacher = guided_velocity(
-        networks.velocity("teacher"),
+    guided, unguided = guided_velocity(
+        networks.velocity(teacher),
         x_t,
         t,
         condition,
@@ -101,9 +127,9 @@ def _directions(
     kl = x0_teacher - velocity_to_x0(x_t, fake, t)
     reward = None
     if rewarded:
-        role = networks.velocity("surrogate_ema" if config.surrogate.ema > 0 else "surrogate")
-        phi = role(x_t, t, condition)
-        reference = reference_velocity(state, x_t, t, condition, teacher=teacher, fake=fake)
+        phi = networks.velocity(smoothed_phi(state))(x_t, t, condition)
+        known = unguided if teacher == "teacher" else None
+        reference = reference_velocity(state, x_t, t, condition, teacher=known, fake=fake)
         reward = velocity_to_x0(x_t, phi, t) - velocity_to_x0(x_t, reference, t)
     return Directions(kl, reward, x0_teacher)
 

@@ -118,7 +118,7 @@ class TrainState:
         self, batch: Batch, iteration: int, role: str, t_range: TimeRange, *, shared: bool
     ) -> Draw:
         """(j, t, noise) for every sample; one for all samples of a group if `shared`."""
-        seed, steps = self.config.run.seed, self.config.rollout.k_steps
+        seed, steps = self.config.run.seed, len(batch.trajectory.times) - 1
         per_group = 1 if shared else batch.size
         keys = [(seed, iteration, g, i, role) for g in batch.keys for i in range(per_group)]
         repeats = batch.size // per_group

@@ -6,12 +6,16 @@ rewards come. A step in which no group states a preference is skipped and counte
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from trainer.backbones import Conditioning
+from trainer.config import SurrogateConfig
 from trainer.groups import Advantages, advantages
+from trainer.networks import Role
 from trainer.shapes import Latents, PerGroup, PerSample
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.state import Draw, Metrics, ScoredBatch, TrainState
@@ -26,48 +30,71 @@ class References:
     anchor: Latents | None
 
 
+LookUp = Callable[[Latents, PerSample, Conditioning], References]
+
+
 def update_surrogate(
     state: TrainState, scored: ScoredBatch, iteration: int, progress: float
 ) -> Metrics:
     """All updates of phi on one scored batch; the metrics are those of the first."""
     groups = state.config.groups
-    advantage = advantages(
+    advantage = group_advantages(state, scored)
+    metrics = reward_metrics(scored, advantage)
+    if not advantage.live.any():
+        return metrics
+    for update in range(state.config.surrogate.updates * groups.phi_epochs):
+        draw = state.draw(
+            scored.batch,
+            iteration,
+            f"surrogate.{update}",
+            state.config.surrogate.t_range,
+            shared=True,
+        )
+        look_up = partial(references, state)
+        step_metrics = preference_gradient(state, "surrogate", scored, advantage, draw, look_up)
+        step_metrics["grad_norm/surrogate"] = state.step("surrogate", progress)
+        metrics = {**step_metrics, **metrics}
+        _follow(state)
+    return metrics
+
+
+def group_advantages(state: TrainState, scored: ScoredBatch) -> Advantages:
+    """Advantages of a scored batch by the configured rules."""
+    groups = state.config.groups
+    return advantages(
         scored.rewards,
         scored.names,
         min_valid=groups.min_valid,
         dead_std=groups.dead_std,
         std=groups.advantage_std,
     )
-    metrics = _reward_metrics(scored, advantage)
-    if not advantage.live.any():
-        return metrics
-    for update in range(state.config.surrogate.updates * groups.phi_epochs):
-        step_metrics = _one_update(state, scored, advantage, iteration, update, progress)
-        metrics = {**step_metrics, **metrics}
-        _follow(state)
-    return metrics
 
 
-def _one_update(
+def preference_gradient(
     state: TrainState,
+    role: Role,
     scored: ScoredBatch,
     advantage: Advantages,
-    iteration: int,
-    update: int,
-    progress: float,
+    draw: Draw,
+    look_up: LookUp,
+    factor: float = 1.0,
 ) -> Metrics:
-    config, batch = state.config.surrogate, scored.batch
-    draw = state.draw(batch, iteration, f"surrogate.{update}", config.t_range, shared=True)
-    noised = state.target(draw)
+    """Adds the gradient of factor times Eq. 9, with `role` as phi, to that role's parameters.
+
+    look_up: what phi is compared with and tied to at (x_t, t, condition). At least one group must
+    be live. The loss is recorded without the factor.
+    """
+    noised, batch = state.target(draw), scored.batch
     condition = batch.condition.repeat(batch.size)
-    refs = references(state, noised.x_t, noised.t, condition)
+    refs = look_up(noised.x_t, noised.t, condition)
     distances, totals, logits = [], torch.zeros(2), []
     for rows in state.micro_batches(batch):
-        d, d_ref, parts, s = _backward(state, noised, draw, refs, condition, advantage, rows)
+        d, d_ref, parts, s = _backward(
+            state, role, noised, draw, refs, condition, advantage, rows, factor
+        )
         distances.append((d - d_ref).detach())
         logits.append(s.detach())
         totals += parts
-    norm = state.step("surrogate", progress)
     ranking, pairs = losses.ranking_accuracy(-torch.cat(distances), scored.rewards)
     live = torch.cat(logits)[advantage.live]
     return {
@@ -76,27 +103,32 @@ def _one_update(
         "surrogate/ranking_accuracy": ranking,
         "surrogate/pairs": float(pairs),
         "surrogate/sigmoid_saturation": float((live.abs() > 4).float().mean()),
-        "grad_norm/surrogate": norm,
     }
+
+
+def _weights(noised: Noised, config: SurrogateConfig) -> PerSample:
+    """w of Eq. 9 as configured."""
+    w = torch.ones_like(noised.weight) if config.weighting == "flow" else noised.weight
+    return w / config.weight_norm
 
 
 def _backward(
     state: TrainState,
+    role: Role,
     noised: Noised,
     draw: Draw,
     refs: References,
     condition: Conditioning,
     advantage: Advantages,
     rows: slice,
+    factor: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, PerGroup]:
     """Adds the gradient of the groups in `rows`; (d, d_ref, [preference, kl], S_g) of them."""
     config = state.config.surrogate
     size = advantage.values.shape[1]
     part = slice(rows.start // size, rows.stop // size)
-    weight = noised.weight[rows] / config.weight_norm
-    if config.weighting == "flow":
-        weight = torch.ones_like(weight) / config.weight_norm
-    v = state.networks.velocity("surrogate")(noised.x_t[rows], noised.t[rows], condition.rows(rows))
+    weight = _weights(noised, config)[rows]
+    v = state.networks.velocity(role)(noised.x_t[rows], noised.t[rows], condition.rows(rows))
     v_star, reference = noised.v_star[rows], refs.reference[rows]
     d = losses.denoising_distance(v, v_star, weight).view(-1, size)
     d_ref = losses.denoising_distance(reference, v_star, weight).view(-1, size)
@@ -113,7 +145,7 @@ def _backward(
         share = valid.sum() / advantage.valid.sum()
         anchor = losses.anchor_loss(v, refs.anchor[rows], valid.flatten()) * share
         loss = loss + config.kl * anchor
-    torch.autograd.backward(loss)
+    torch.autograd.backward(factor * loss)
     parts = torch.stack([preference.detach().cpu(), anchor.detach().cpu()])
     return d, d_ref, parts, logits
 
@@ -167,7 +199,7 @@ def _follow(state: TrainState) -> None:
         networks.average("reference", "surrogate", config.reference.decay)
 
 
-def _reward_metrics(scored: ScoredBatch, advantage: Advantages) -> Metrics:
+def reward_metrics(scored: ScoredBatch, advantage: Advantages) -> Metrics:
     """Mean reward in all and per reward name, shares of dead groups and missing rewards."""
     metrics = {
         "groups/dead_share": float((~advantage.live).float().mean()),

@@ -10,19 +10,44 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from trainer.backbones import Conditioning
+from trainer.flow import time_grid
+from trainer.networks import Role
+from trainer.rollout import Trajectory, rollout
+from trainer.shapes import Latents, PerStep
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch, TrainState
 from trainer.tdm_r1.surrogate import update_surrogate
 
 
-class TdmR1:
-    """The method of the paper."""
-
-    uses_rewards = True
+class FewStep:
+    """What all methods share: rewards are wanted, the few-step generator makes the samples."""
 
     def __init__(self, state: TrainState) -> None:
         self.state = state
+
+    def uses_rewards(self, iteration: int) -> bool:
+        """Whether this iteration trains on scored groups."""
+        return True
+
+    def sample(
+        self,
+        noise: Latents,
+        condition: Conditioning,
+        fresh_noise: PerStep | None,
+        iteration: int,
+    ) -> Trajectory:
+        """The rollouts this iteration trains on; fresh_noise: of the stochastic sampler."""
+        config = self.state.config.rollout
+        role: Role = "generator" if config.weights == "current" else "generator_ema"
+        times = time_grid(config.k_steps, config.flow_shift)
+        velocity = self.state.networks.velocity(role)
+        return rollout(velocity, noise, condition, times, fresh_noise)
+
+
+class TdmR1(FewStep):
+    """The method of the paper."""
 
     def update(
         self, fresh: Batch | None, scored: ScoredBatch | None, iteration: int, progress: float

@@ -1,0 +1,279 @@
+"""An ablation: a matrix that is checked first, resumes where it stopped, and ends in one page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import build_sd3_folder
+from tests.server_setup import Server, free_port
+from trainer.ablation import FAILURE, load_ablation
+from trainer.cli import main
+from trainer.config import Config
+from trainer.errors import ConfigError
+from trainer.evaluation import TRAINED, Evaluation, load
+from trainer.intervals import Estimate
+from trainer.metrics import read_metrics
+from trainer.results import BASE as BASE_FILE
+from trainer.results import CellResult, Results, over_seeds
+from trainer.results_page import markdown
+from trainer.results_plots import draw, mean_curve
+from trainer.run import RUN_FILE
+from trainer.tiny.prompt_files import path_of
+
+MATRIX = """
+name = "test"
+title = "A test"
+base = "{folder}/base.toml"
+folder = "{folder}/runs"
+page = "{folder}/results.md"
+images_per_tag = 1
+signs = 1
+seeds = [0]
+{rest}
+[[variants]]
+name = "one"
+title = "TDM-R1"
+[[variants]]
+name = "two"
+title = "no reward"
+set = ["method=tdm_only"]
+[[variants]]
+name = "three"
+title = "direct | RL"
+set = ["method=direct_rl"]
+"""
+BASE = """
+[run]
+iterations = 3
+checkpoint_every = 1
+[model]
+path = "{model}"
+[compute]
+threads = 1
+[[prompts]]
+file = "{prompts}"
+reward = "counting"
+[heldout]
+every = 0
+[groups]
+size = 2
+per_step = 2
+[generator]
+frozen = 0
+warmup = 0
+"""
+EMPTY = Evaluation(
+    seed=0, prompts_sha256="", prompt_counts={}, weights={}, scorers={}, versions={}, rows={}
+)
+
+
+def matrix(folder: Path, rest: str = "", base: str = "", model: Path = Path("m")) -> Path:
+    (folder / "base.toml").write_text(
+        base or BASE.format(model=model, prompts=path_of("composition", "train"))
+    )
+    file = folder / "matrix.toml"
+    file.write_text(MATRIX.format(folder=folder, rest=rest))
+    return file
+
+
+def test_the_shipped_matrices_could_be_run() -> None:
+    files = sorted(Path("trainer/configs/ablations").glob("*.toml"))
+    assert files
+    for file in files:
+        ablation = load_ablation(file)
+        assert ablation.base.is_file()
+        assert len({cell.folder for cell in ablation.cells}) == len(ablation.cells)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seeds=[1, 1]", r"seeds: 1 occurs twice"),
+        ("variants.1.name=one", r"variants: one occurs twice"),
+        ('variants.2.set=["method=ppo"]', r"variant three:(?s:.)*method = 'ppo'"),
+        ("varants=1", r"varants: unknown key; did you mean variants"),
+        ("seeds=[]", r"seeds"),
+    ],
+)
+def test_a_matrix_that_cannot_be_run_is_refused_before_anything_runs(
+    tmp_path: Path, override: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_ablation(matrix(tmp_path), [override])
+
+
+def test_every_cell_has_its_seed_its_folder_and_its_values(tmp_path: Path) -> None:
+    ablation = load_ablation(matrix(tmp_path, 'set = ["fake.lr=0.5"]'), ["seeds=[4, 5]"])
+    assert [cell.name for cell in ablation.cells[:4]] == [
+        "one-seed4",
+        "two-seed4",
+        "three-seed4",
+        "one-seed5",
+    ]
+    config = ablation.cells[4].config("http://somewhere")
+    assert (config.method, config.run.seed, config.fake.lr) == ("tdm_only", 5, 0.5)
+    assert config.run.folder / config.run.name == ablation.cells[4].folder
+    assert config.server.url == "http://somewhere"
+
+
+def results(tmp_path: Path) -> Results:
+    ablation = load_ablation(matrix(tmp_path), ["seeds=[0, 1]"])
+
+    def done(seed: int, value: float) -> CellResult:
+        estimate = Estimate(value, value - 0.1, value + 0.1, 50)
+        scores = {"overall": estimate, "text": estimate}
+        curve = [(0.0, 0.1), (10.0, value)]
+        return CellResult("one", seed, "done", "", 3, 2.5, scores, {}, curve, curve)
+
+    others = [
+        CellResult("two", 0, "begun", iterations=2, minutes=1.0),
+        CellResult("two", 1, "missing"),
+        CellResult("three", 0, "failed", "the disk is full"),
+        CellResult("three", 1, "missing"),
+    ]
+    return Results(ablation, [done(0, 0.4), done(1, 0.6), *others])
+
+
+def test_the_page_gives_means_with_intervals_and_marks_what_was_not_run(tmp_path: Path) -> None:
+    page = markdown(results(tmp_path), [("curves", "images/a.svg")], "python -m trainer ablate x")
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    half = 0.1 / 2**0.5  # of a mean of two
+    assert f"0.500 ({0.5 - half:.3f} to {0.5 + half:.3f})" in rows[2]
+    assert rows[2].endswith("| 2 of 2 |")
+    assert rows[3].startswith("| no reward | not yet run | not yet run |")
+    assert r"direct \| RL" in rows[4]
+    by_seed = [row for row in rows if "| 0 |" in row or "| 1 |" in row]
+    assert [row.split(" | ")[2] for row in by_seed] == [
+        "done",
+        "done",
+        "not finished",
+        "not yet run",
+        "failed",
+        "not yet run",
+    ]
+    assert "2 of 6 cells are done" in page
+    assert "three, seed 0: the disk is full" in page
+    assert "![curves](images/a.svg)" in page
+
+
+def test_a_mean_needs_at_least_one_seed(tmp_path: Path) -> None:
+    found = results(tmp_path)
+    assert over_seeds(found.of("two"), "overall") is None
+    mean = over_seeds(found.of("one"), "overall")
+    assert mean is not None and mean.value == pytest.approx(0.5)
+
+
+def test_figures_are_the_same_bytes_for_the_same_results(tmp_path: Path) -> None:
+    found = results(tmp_path)
+    first = {text: path.read_bytes() for text, path in draw(found, tmp_path / "a", "results")}
+    second = {text: path.read_bytes() for text, path in draw(found, tmp_path / "b", "results")}
+    assert first == second
+    assert len(first) == 2
+    changed = Results(found.ablation, found.cells[1:])
+    third = {text: path.read_bytes() for text, path in draw(changed, tmp_path / "c", "results")}
+    assert all(third[text] != first[text] for text in first)
+
+
+def test_a_mean_curve_stands_where_all_curves_do() -> None:
+    assert mean_curve([[(0, 1.0), (5, 2.0)], [(0, 3.0), (10, 4.0)], []]) == [(0, 2.0)]
+    assert mean_curve([[]]) == []
+
+
+def test_a_cell_of_another_configuration_is_neither_used_nor_overwritten(tmp_path: Path) -> None:
+    file = matrix(tmp_path)
+    cell = load_ablation(file).cells[0]
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "config.json").write_text(json.dumps(Config().model_dump(mode="json")))
+    assert main(["ablate", str(file), "--page-only"]) == 2
+    assert not (tmp_path / "results.md").exists()
+
+
+def test_a_cell_that_stops_by_itself_is_recorded_and_tried_again(
+    tmp_path: Path, reward_server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = matrix(tmp_path, model=tmp_path / "no-model")
+    command = ["ablate", str(file), "--server", reward_server.url, "--cell", "two-seed0"]
+    assert main(command) == 2
+    assert "two-seed0 stopped before the end" in capsys.readouterr().err
+    (cell,) = [cell for cell in load_ablation(file).cells if cell.state() == "failed"]
+    assert cell.name == "two-seed0"
+    assert "no-model" in (cell.folder / FAILURE).read_text()
+    assert main(["ablate", str(file), "--page-only"]) == 2
+    page = (tmp_path / "results.md").read_text()
+    assert re.search(r"two, seed 0: .*no-model", page)
+    build_sd3_folder(tmp_path / "no-model")
+    assert main(command) == 0
+    assert cell.state() == "done"
+
+
+def test_a_reward_server_that_is_gone_is_no_property_of_a_cell_and_stops_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = matrix(tmp_path)
+    cells = load_ablation(file).cells
+    cells[0].ablation.home.mkdir(parents=True)
+    (cells[0].ablation.home / BASE_FILE).write_text(EMPTY.model_dump_json())
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    assert main(["ablate", str(file), "--server", nowhere, "--jobs", "2"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"process of cell (one|two)-seed0 ended with exit code 2", error)
+    assert nowhere in error
+    assert {cell.state() for cell in cells} == {"missing"}
+
+
+def interrupt_after_updates(folder: Path, count: int) -> threading.Thread:
+    record = folder / "metrics.jsonl"
+
+    def watch() -> None:
+        while not record.is_file() or record.read_text().count("\n") < count:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_an_interrupted_ablation_goes_on_with_several_cells_at_once(
+    tmp_path: Path, reward_server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_sd3_folder(tmp_path / "model")
+    file = matrix(tmp_path, model=model)
+    cells = load_ablation(file).cells
+    command = ["ablate", str(file), "--server", reward_server.url]
+
+    # The first cell is stopped on its way (its length is overridden so that it cannot end before).
+    watching = interrupt_after_updates(cells[0].folder, 1)
+    assert main([*command, "--set", 'set=["run.iterations=100000"]']) == 130
+    watching.join()
+    assert cells[0].state() == "begun"
+    assert cells[1].state() == "missing"
+    run = (cells[0].folder / RUN_FILE).read_text()
+    assert main(["ablate", str(file), "--page-only"]) == 0
+    assert "0 of 3 cells are done" in (tmp_path / "results.md").read_text()
+
+    enough = ["--set", f'set=["run.iterations={len(read_metrics(cells[0].folder)) + 2}"]']
+    assert main([*command, *enough, "--cell", "one-seed0"]) == 0
+    assert (cells[0].folder / RUN_FILE).read_text() == run
+    measured = (cells[0].folder / "eval.json").stat().st_mtime_ns
+
+    (cells[1].folder).mkdir(parents=True)
+    (cells[1].folder / FAILURE).write_text("from before")
+    assert main([*command, *enough, "--jobs", "2"]) == 0, capsys.readouterr()
+    assert [cell.state() for cell in load_ablation(file, enough[1:]).cells] == ["done"] * 3
+    assert (cells[0].folder / "eval.json").stat().st_mtime_ns == measured
+    page = (tmp_path / "results.md").read_text()
+    assert "3 of 3 cells are done" in page
+    assert "not yet run" not in page
+    assert "teacher (80 NFE)" in page
+    for figure in ("curves", "scores"):
+        assert (tmp_path / "images" / f"results-{figure}.svg").is_file()
+    assert TRAINED in load(cells[2].folder / "eval.json").rows

@@ -1,0 +1,149 @@
+"""An ablation: one matrix of variants and seeds, every cell a run like any other.
+
+What is to be run comes from a TOML file, and how far it is from the runs' folders. Knows nothing of
+how a cell is trained; refuses a matrix with a cell that could not be trained before any is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from trainer.checkpoint import require_same
+from trainer.config import Config, Count, Section, load_config
+from trainer.config_reading import apply_override, read_toml, validate
+from trainer.errors import ConfigError
+from trainer.run import CHECKPOINTS, CONFIG
+from trainer.run_folder import EVALUATION, read_config
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+FAILURE = "failure.txt"  # why a cell stopped by itself; gone when it is run again
+State = Literal["missing", "begun", "failed", "done"]
+
+
+class Variant(Section):
+    """One column of the matrix: the base configuration with some values changed."""
+
+    name: str = Field(pattern=NAME)
+    title: str
+    set: tuple[str, ...] = ()
+
+
+class Ablation(Section):
+    """The matrix, how much of each cell is measured, and the page it ends in.
+
+    The first variant is the one that the others are compared with.
+    """
+
+    name: str = Field(pattern=NAME)
+    title: str
+    base: Path
+    folder: Path = Path("runs")
+    page: Path = Path("docs/results.md")
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    images_per_tag: Count = 100
+    signs: Count = 100
+    set: tuple[str, ...] = ()  # for every cell, before the variant's own
+    variants: tuple[Variant, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        for values, what in (([v.name for v in self.variants], "variants"), (self.seeds, "seeds")):
+            twice = sorted({str(v) for v in values if list(values).count(v) > 1})
+            if twice:
+                raise ValueError(f"{what}: {', '.join(twice)} occurs twice; name each cell once")
+        return self
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, seed by seed, so that every variant has one result early."""
+        return [Cell(self, variant, seed) for seed in self.seeds for variant in self.variants]
+
+    @property
+    def home(self) -> Path:
+        """The folder of the cells' runs."""
+        return self.folder / self.name
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant with one seed."""
+
+    ablation: Ablation
+    variant: Variant
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The run's name, and its folder's."""
+        return f"{self.variant.name}-seed{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.ablation.home / self.name
+
+    def config(self, url: str | None = None) -> Config:
+        """The run's configuration, with the reward server at `url`.
+
+        Raises:
+            ConfigError: naming the variant whose values do not fit.
+        """
+        own = [f'run.name="{self.name}"', f'run.folder="{self.ablation.home}"']
+        own += [f"run.seed={self.seed}", "run.live_view=false"]
+        if url is not None:
+            own.append(f'server.url="{url}"')
+        try:
+            return load_config(self.ablation.base, [*self.ablation.set, *self.variant.set, *own])
+        except ConfigError as error:
+            raise ConfigError(f"variant {self.variant.name}: {error}") from error
+
+    def state(self) -> State:
+        """How far the cell is.
+
+        Raises:
+            CheckpointError: its folder holds a run of another configuration.
+        """
+        failed = (self.folder / FAILURE).is_file()
+        if not (self.folder / CONFIG).is_file():
+            return "failed" if failed else "missing"
+        stored, wanted = read_config(self.folder), self.config()
+        require_same(self.folder, stored.model_dump(mode="json"), wanted)
+        as_long = stored.run.iterations == wanted.run.iterations
+        if (self.folder / EVALUATION).is_file() and as_long:
+            return "done"
+        if failed:
+            return "failed"
+        return "begun" if (self.folder / CHECKPOINTS).is_dir() else "missing"
+
+
+def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
+    """Reads the matrix and checks that every cell of it could be trained.
+
+    Raises:
+        ConfigError: naming the key or the variant that does not fit.
+    """
+    tree = read_toml(path)
+    for override in overrides:
+        apply_override(tree, override)
+    ablation = validate(Ablation, tree)
+    for cell in ablation.cells:
+        cell.config()
+    return ablation
+
+
+def find_cell(ablation: Ablation, name: str) -> Cell:
+    """The cell of that name.
+
+    Raises:
+        ConfigError: naming those there are.
+    """
+    for cell in ablation.cells:
+        if cell.name == name:
+            return cell
+    known = ", ".join(cell.name for cell in ablation.cells)
+    raise ConfigError(f"{ablation.name} has no cell {name!r}; it has: {known}")

@@ -1,0 +1,76 @@
+"""TDM with a direct RL loss (Figs. 4 and 5): Eq. 9 on the generator itself, no surrogate.
+
+The denoising preference loss of DGPO (arXiv 2510.08425) is added to TDM's loss, `generator.rho`
+times. The paper finds it inferior and blurry: a denoising loss and a reverse KL want different
+things of few steps. It is here to be measured, not to be used.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from trainer.backbones import Conditioning
+from trainer.groups import Advantages
+from trainer.shapes import Latents, PerSample
+from trainer.tdm_r1.fake import update_fake
+from trainer.tdm_r1.generator import update_generator
+from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch
+from trainer.tdm_r1.surrogate import (
+    References,
+    group_advantages,
+    preference_gradient,
+    reward_metrics,
+)
+from trainer.tdm_r1.update import FewStep, timed
+
+
+class DirectRl(FewStep):
+    """The generator is the policy; the reference is its start (static) or its average (ema)."""
+
+    def update(
+        self, fresh: Batch | None, scored: ScoredBatch | None, iteration: int, progress: float
+    ) -> Metrics:
+        """One iteration: fake score, then one generator step on both losses.
+
+        fresh None: groups that came too late for the generator, which are counted and not used.
+        """
+        metrics: Metrics = {}
+        if fresh is None:
+            return metrics
+        state, config = self.state, self.state.config.generator
+        advantage = None if scored is None else group_advantages(state, scored)
+        if scored is not None and advantage is not None:
+            metrics |= reward_metrics(scored, advantage)
+        with timed(metrics, "time/fake"):
+            metrics |= update_fake(state, fresh, iteration, progress)
+        if iteration < config.frozen:
+            return metrics
+        with timed(metrics, "time/generator"):
+            rewarded = iteration >= config.warmup and config.rho > 0
+            if rewarded and scored is not None and advantage is not None and advantage.live.any():
+                metrics |= self._preference(scored, advantage, iteration)
+            metrics |= update_generator(state, fresh, iteration, progress, rewarded=False)
+        if state.config.reference.kind == "ema":
+            state.networks.average("reference", "generator", state.config.reference.decay)
+        return metrics
+
+    def _preference(self, scored: ScoredBatch, advantage: Advantages, iteration: int) -> Metrics:
+        """Leaves rho times the gradient of Eq. 9 on the generator, for the step that follows."""
+        state = self.state
+        t_range = state.config.surrogate.t_range
+        metrics = preference_gradient(
+            state,
+            "generator",
+            scored,
+            advantage,
+            state.draw(scored.batch, iteration, "direct_rl", t_range, shared=True),
+            self._reference,
+            factor=state.config.generator.rho,
+        )
+        metrics["loss/direct_rl"] = metrics.pop("loss/surrogate")
+        return metrics
+
+    @torch.no_grad()
+    def _reference(self, x_t: Latents, t: PerSample, condition: Conditioning) -> References:
+        """Nothing ties the policy but TDM's KL: no anchor."""
+        return References(self.state.networks.velocity("reference")(x_t, t, condition), None)

@@ -1,0 +1,173 @@
+"""Whether a run is still well: image statistics, warning signs, and when it counts as collapsed.
+
+Pure. Images count as collapsed when a statistic of the generator's latents leaves its range around
+the run's own start, or when the held-out score falls far below its best, for long enough. Refuses
+to stop for anything that only may go wrong: such signs are warnings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trainer.config import HealthConfig
+from trainer.shapes import LatentImages
+
+CONTRAST, ROUGHNESS, DIVERSITY = "images/contrast", "images/roughness", "images/diversity"
+
+
+def image_statistics(latents: LatentImages, size: int) -> dict[str, float]:
+    """Statistics of whole groups of `size` latents.
+
+    contrast: standard deviation within an image. roughness: RMS difference of neighbours over the
+    contrast (about 1.4 for white noise, small for smooth pictures). diversity: RMS distance of two
+    images of the same prompt, per dimension.
+    """
+    flat = latents.flatten(1)
+    contrast = flat.std(1).mean()
+    down, right = latents.diff(dim=2), latents.diff(dim=3)
+    steps = (down.square().mean() + right.square().mean()) / 2
+    groups = flat.view(-1, size, flat.shape[1])
+    diversity = (2 * groups.var(1).mean()).sqrt()
+    return {
+        CONTRAST: float(contrast),
+        ROUGHNESS: float(steps.sqrt() / contrast.clamp_min(1e-12)),
+        DIVERSITY: float(diversity),
+    }
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A smoothed metric that should stay on its side of a limit, and what it means if not."""
+
+    metric: str
+    limit: float
+    above: bool
+    meaning: str
+
+    def shows(self, value: float) -> bool:
+        """Whether the value is on the wrong side."""
+        return value < self.limit if self.above else value > self.limit
+
+
+SIGNS = (
+    Sign(
+        "surrogate/ranking_accuracy",
+        0.5,
+        True,
+        "the surrogate ranks fresh groups worse than chance, so g_r points away from the reward; "
+        "smooth phi less than the reference (surrogate.ema, reference.decay)",
+    ),
+    Sign(
+        "force/ratio",
+        1.0,
+        False,
+        "the reward pulls harder than the KL, at the cost of quality; lower generator.rho",
+    ),
+    Sign(
+        "force/cosine",
+        -0.25,
+        True,
+        "g_r undoes g_kl: phi has drifted in ways that have nothing to do with the reward; use "
+        "reference.kind = 'ema', or raise surrogate.kl",
+    ),
+    Sign(
+        "surrogate/sigmoid_saturation",
+        0.9,
+        False,
+        "nearly all preferences are saturated and teach nothing; lower surrogate.beta",
+    ),
+    Sign(
+        "groups/dead_share",
+        0.9,
+        False,
+        "in nearly all groups the rewards are equal; use harder prompts, larger groups or a "
+        "softer reward",
+    ),
+)
+
+
+@dataclass
+class Guard:
+    """Watches one run. `values` is all it remembers: plain numbers, for the checkpoint."""
+
+    config: HealthConfig
+    values: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing speaks for a collapse at the moment."""
+        return self._get("streak") == 0 and self._get("low probes") == 0
+
+    def observe(self, metrics: Mapping[str, float]) -> str | None:
+        """Takes in one update; why the run has collapsed, or None."""
+        if not all(name in metrics for name in (CONTRAST, ROUGHNESS, DIVERSITY)):
+            return None
+        seen = self._get("seen")
+        self.values["seen"] = seen + 1
+        for name in (CONTRAST, ROUGHNESS, DIVERSITY):
+            if seen < self.config.baseline:
+                start = self._get(f"start {name}")
+                self.values[f"start {name}"] = start + metrics[name] / self.config.baseline
+            else:
+                self._smooth(name, metrics[name])
+        if seen < self.config.baseline:
+            return None
+        problem = self._image_problem()
+        self.values["streak"] = 0 if problem is None else self._get("streak") + 1
+        if problem is None or self.values["streak"] < self.config.patience:
+            return None
+        return f"{problem} for {self.config.patience} updates in a row"
+
+    def observe_score(self, score: float, best: float | None) -> str | None:
+        """Takes in a held-out score; why the run has collapsed, or None. NaN says nothing."""
+        drop = self.config.heldout_drop
+        if drop is None or best is None or not math.isfinite(score):
+            return None
+        low = best - score > drop
+        self.values["low probes"] = self._get("low probes") + 1 if low else 0
+        if self._get("low probes") < self.config.heldout_patience:
+            return None
+        return (
+            f"the held-out score is {score:.3f}, more than {drop:g} below its best ({best:.3f}), "
+            f"{self.config.heldout_patience} times in a row"
+        )
+
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        """What starts to look wrong now; each sign is named once, until it has been well again."""
+        said = []
+        for sign in SIGNS:
+            if sign.metric not in metrics or not math.isfinite(metrics[sign.metric]):
+                continue
+            count = self._get(f"count {sign.metric}") + 1
+            self.values[f"count {sign.metric}"] = count
+            value = self._smooth(sign.metric, metrics[sign.metric])
+            shows = count > self.config.baseline and sign.shows(value)
+            if shows and not self._get(f"said {sign.metric}"):
+                said.append(f"{sign.metric} is {value:.2f} (limit {sign.limit:g}): {sign.meaning}")
+            self.values[f"said {sign.metric}"] = float(shows)
+        return said
+
+    def _image_problem(self) -> str | None:
+        config = self.config
+        ranges = (
+            (CONTRAST, 1 / config.contrast_factor, config.contrast_factor),
+            (ROUGHNESS, 0.0, config.roughness_factor),
+            (DIVERSITY, config.diversity_share, math.inf),
+        )
+        for name, low, high in ranges:
+            share = self._get(name) / max(self._get(f"start {name}"), 1e-12)
+            if not low <= share <= high:
+                word = name.removeprefix("images/")
+                limit = f"at least {low:.2g}" if share < low else f"at most {high:.2g}"
+                return f"the {word} of the images is {share:.2f} times that at the start ({limit})"
+        return None
+
+    def _smooth(self, name: str, value: float) -> float:
+        keep = self.config.smoothing
+        self.values[name] = keep * self.values.get(name, value) + (1 - keep) * value
+        return self.values[name]
+
+    def _get(self, name: str) -> float:
+        return self.values.get(name, 0.0)

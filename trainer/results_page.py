@@ -1,0 +1,125 @@
+"""The results page of an ablation, as Markdown. Pure: numbers in, text out.
+
+A cell that has not been run is said to be so; no number stands without its interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from trainer.evaluation import START, TEACHER
+from trainer.evaluation import table as estimates
+from trainer.intervals import Estimate
+from trainer.report_tables import column_name
+from trainer.results import SHOWN, CellResult, Results, over_seeds
+
+NOT_RUN = "not yet run"
+STATES = {"missing": NOT_RUN, "begun": "not finished", "failed": "failed", "done": "done"}
+
+
+def markdown(results: Results, figures: Sequence[tuple[str, str]], command: str) -> str:
+    """The page.
+
+    figures: (what it shows, path as the page refers to it). command: what rewrites the page.
+    """
+    ablation = results.ablation
+    done = sum(cell.state == "done" for cell in results.cells)
+    parts = [
+        f"# {ablation.title}",
+        f"{done} of {len(results.cells)} cells are done. This page is written by `{command}`; "
+        "the same command goes on where it stopped.",
+        _setting(results),
+        "## By variant",
+        _by_variant(results),
+        "Means over the seeds done, with 95 % intervals over held-out images; how much seeds "
+        "differ stands below. Differences are paired, image by image and seed by seed, with the "
+        "first variant.",
+        *[f"![{text}]({path})" for text, path in figures],
+        "## By seed",
+        _by_seed(results),
+        *_failures(results.cells),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _setting(results: Results) -> str:
+    ablation = results.ablation
+    common = "".join(f" `{value}`" for value in ablation.set)
+    lines = [
+        f"Every cell is `{ablation.base}`{' with' + common if common else ''}, and:",
+        "",
+        *[
+            f"- **{v.title}**: {' '.join(f'`{value}`' for value in v.set) or 'nothing else'}"
+            for v in ablation.variants
+        ],
+    ]
+    return "\n".join(lines)
+
+
+def _by_variant(results: Results) -> str:
+    heads = [column_name(column) for column in SHOWN]
+    rows = [["variant", *heads, *[f"{head}, difference" for head in heads], "seeds"]]
+    if results.base is not None:
+        measured = estimates(results.base).rows
+        for name in (TEACHER, START):
+            if name in measured:
+                row = results.base.rows[name]
+                cells = [_cell(measured[name].get(column)) for column in SHOWN]
+                rows.append([f"{row.label} ({row.nfe} NFE)", *cells, "", "", ""])
+    total = len(results.ablation.seeds)
+    for variant in results.ablation.variants:
+        cells_of = results.of(variant.name)
+        done = sum(cell.state == "done" for cell in cells_of)
+        if not done:
+            rows.append([variant.title, NOT_RUN, NOT_RUN, "", "", f"0 of {total}"])
+            continue
+        scores = [_cell(over_seeds(cells_of, column)) for column in SHOWN]
+        paired = [_cell(over_seeds(cells_of, c, paired=True), signed=True) for c in SHOWN]
+        rows.append([variant.title, *scores, *paired, f"{done} of {total}"])
+    return _table(rows)
+
+
+def _by_seed(results: Results) -> str:
+    heads = [column_name(column) for column in SHOWN]
+    rows = [["variant", "seed", "state", *heads, "best held-out", "iterations", "minutes"]]
+    titles = {v.name: v.title for v in results.ablation.variants}
+    for cell in results.cells:
+        begun = cell.state != "missing"
+        best = max((score for _, score in cell.heldout), default=None)
+        rows.append(
+            [
+                titles[cell.variant],
+                str(cell.seed),
+                STATES[cell.state],
+                *[_number(cell.scores, column) for column in SHOWN],
+                "" if best is None else f"{best:.3f}",
+                str(cell.iterations) if begun else "",
+                f"{cell.minutes:.1f}" if begun else "",
+            ]
+        )
+    return _table(rows)
+
+
+def _failures(cells: Sequence[CellResult]) -> list[str]:
+    failed = [cell for cell in cells if cell.state == "failed"]
+    if not failed:
+        return []
+    lines = [f"- {cell.variant}, seed {cell.seed}: {cell.failure}" for cell in failed]
+    return ["## Cells that stopped by themselves", "\n".join(lines)]
+
+
+def _number(scores: Mapping[str, Estimate], column: str) -> str:
+    return f"{scores[column].value:.3f}" if column in scores else ""
+
+
+def _cell(estimate: Estimate | None, *, signed: bool = False) -> str:
+    if estimate is None:
+        return ""
+    sign = "+" if signed else ""
+    low, high = f"{estimate.low:{sign}.3f}", f"{estimate.high:{sign}.3f}"
+    return f"{estimate.value:{sign}.3f} ({low} to {high})"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
