@@ -1,6 +1,6 @@
 """The reward agrees with a person: 100 generated pictures, judged once by looking at them.
 
-`tests/data/eye/verdicts.jsonl` holds that person's verdicts; `python -m trainer.tiny.eye_check`
+`tests/eye/verdicts.jsonl` holds that person's verdicts; `python -m trainer.tiny.eye_check`
 makes new pictures to judge.
 """
 

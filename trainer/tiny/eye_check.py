@@ -23,7 +23,7 @@ from trainer.evaluation import START, TEACHER
 from trainer.evaluation_set import EvalImage, embedded_prompts, images
 from trainer.measure import Plan, build_policies, load_roles
 
-FOLDER = Path("tests/data/eye")
+FOLDER = Path("tests/eye")
 PER_TAG, SIGNS = 7, 8  # of each of the two models: 6 * 7 + 8 = 50
 COLUMNS, PER_SHEET = 10, 25
 OFFSET = 5000  # the noise of no evaluated picture
