@@ -114,7 +114,7 @@ def test_colours_between_the_named_ones_have_no_name(ink: tuple[int, int, int], 
 
 def test_an_unknown_object_fails_a_picture_that_is_otherwise_right() -> None:
     image = render(Scene("navy", (Shape("circle", "yellow", 7, 7, 5),))).copy()
-    image[16:, 16:] = _paint(IMPOSTORS["diamond"], 6)[8:24, 8:24]
+    image[16:32, 16:32] = _paint(IMPOSTORS["diamond"], 6)[8:24, 8:24]
     target = GenEvalTarget.model_validate({"include": [{"class": "circle", "count": 1}]})
     judgement = judge(target, detect(image))
     assert not judgement.passed

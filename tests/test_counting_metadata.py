@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from reward_server.scorers import Failed, Scored, ScorerItem, load
 from reward_server.scorers.counting import CountingOptions, CountingScorer
 from reward_server.scorers.geneval import DetectedObject, GenEvalTarget, judge, relations
-from trainer.tiny.scenes import Scene, Shape, render
+from trainer.tiny.scenes import SIDE, Scene, Shape, render
 
 SCENE = Scene(
     "white",
@@ -80,7 +80,10 @@ def test_the_detail_lists_what_was_found() -> None:
     objects: Any = outcome.detail["objects"]
     found = {(o["class"], o["color"]): o["box"] for o in objects}
     assert set(found) == {("circle", "red"), ("circle", "blue"), ("square", "green")}
-    assert found["square", "green"] == pytest.approx([5.9, 41.9, 22.1, 58.1], abs=0.7)
+    unit = 64 / SIDE  # pixels
+    assert found["square", "green"] == pytest.approx(
+        [v * unit for v in (2.95, 20.95, 11.05, 29.05)], abs=0.7
+    )
 
 
 def test_match_chooses_how_much_surplus_is_forgiven() -> None:

@@ -79,7 +79,7 @@ def test_four_stages_leave_a_stock_pipeline_and_its_student(config: Path) -> Non
     weights = config.parent / "weights"
     untyped: Any = diffusers
     pipeline = untyped.StableDiffusion3Pipeline.from_pretrained(
-        str(weights), text_encoder_3=None, tokenizer_3=None
+        str(weights), text_encoder_3=None, tokenizer_3=None, dtype=torch.float32
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(str(weights / "student"))
