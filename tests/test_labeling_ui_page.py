@@ -52,6 +52,7 @@ def test_pictures_held_by_others_are_not_called_done(server: Server, browser: Br
 def test_an_absent_annotator_blocks_nobody(server: Server, browser: Browser) -> None:
     job, _ = server.ask(2, prefix="absent")
     with annotator(browser, server) as page:
+        shown(page)  # a reload while pictures are being claimed would leave them to their leases
         page.clock.install()
         page.reload()
         shown(page)

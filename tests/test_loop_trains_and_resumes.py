@@ -284,9 +284,11 @@ def test_idle_updates_fill_the_wait_up_to_their_limit(model: Path, tmp_path: Pat
 
 def test_ctrl_c_saves_and_says_how_to_resume(model: Path, tmp_path: Path) -> None:
     server = FunctionServer(brightness)
+    pressed: list[int] = []
 
     def press(prompt: str, pixels: Pixels) -> float | None:
-        if len(server.requests) == 4:
+        if len(server.requests) == 4 and not pressed:  # once: a second Ctrl-C would not save
+            pressed.append(4)
             signal.raise_signal(signal.SIGINT)
         return brightness(prompt, pixels)
 
