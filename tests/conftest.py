@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser
 from sqlalchemy.engine import make_url
+from starlette.testclient import TestClient
 
 from reward_server.store import Store
 from tests import labeling_setup
 from tests.postgres_setup import Postgres, postgres
-from tests.server_setup import Server, running
+from tests.server_setup import HandClock, Server, inside, running
 
 # How long an example takes says how busy the machine is, not whether the promise is kept.
 settings.register_profile("promises", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -97,3 +98,16 @@ def browser() -> Iterator[Browser]:
     """Chromium; of one file, for its event loop stands in the way of tests that run their own."""
     with labeling_setup.chromium() as browser:
         yield browser
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    """The time of `client`, moved by hand."""
+    return HandClock()
+
+
+@pytest.fixture
+def client(tmp_path: Path, clock: HandClock, database: str) -> Iterator[TestClient]:
+    """The server in this process, on either database, at the time of `clock`."""
+    with inside(tmp_path, clock, database=database) as opened:
+        yield opened

@@ -67,13 +67,14 @@ class Queue(RuleBasedStateMachine):
     def claim(self, who: str, n: int) -> None:
         worker = f"{who}{self.mark}"
         for one in self.store.write(claims.claim, worker, n, self.now, 30.0):
-            row = SubmitRow(
-                assignment=str(one.assignment),
-                token=one.token,
-                label="like",
-                client_label_id=f"click {one.assignment}",
-            )
-            self.leases.append((worker, one.assignment, row))
+            self._hold(worker, one.assignment, one.token)
+
+    def _hold(self, worker: str, key: int, token: str) -> None:
+        """Remember a lease, with the click that would end it."""
+        row = SubmitRow(
+            assignment=str(key), token=token, label="like", client_label_id=f"click {key}"
+        )
+        self.leases.append((worker, key, row))
 
     @rule(which=positions, label=any_label, times=st.integers(1, 2))
     def submit(self, which: int, label: Label, times: int) -> None:
@@ -99,13 +100,7 @@ class Queue(RuleBasedStateMachine):
             return
         worker, _, _ = self.counted.pop(key)
         if lease is not None:
-            row = SubmitRow(
-                assignment=str(lease.assignment),
-                token=lease.token,
-                label="like",
-                client_label_id=f"click {lease.assignment}",
-            )
-            self.leases.append((worker, lease.assignment, row))
+            self._hold(worker, lease.assignment, lease.token)
 
     @rule(which=positions)
     def release(self, which: int) -> None:

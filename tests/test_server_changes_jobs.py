@@ -4,25 +4,11 @@ was voted before the change counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from starlette.testclient import TestClient
 
-from tests.server_setup import HandClock, ask_people, claim, eventually, inside, job_of, label
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def client(tmp_path: Path, clock: HandClock, database: str) -> Iterator[TestClient]:
-    with inside(tmp_path, clock, database=database) as opened:
-        yield opened
+from tests.server_setup import HandClock, ask_people, claim, eventually, job_of, label
 
 
 def patch(client: TestClient, job: dict[str, Any], **fields: Any) -> dict[str, Any]:

@@ -5,29 +5,16 @@ their images, and whatever is still asked for stay.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from starlette.testclient import TestClient
 
 from reward_server.blobs import Blobs
 from shared.images import sha256_hex
-from tests.server_setup import HandClock, ask_people, claim, inside, items, label, picture
+from tests.server_setup import HandClock, ask_people, claim, items, label, picture
 
 WEEK = 7 * 86400.0
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-def client(tmp_path: Path, clock: HandClock, database: str) -> Iterator[TestClient]:
-    with inside(tmp_path, clock, database=database) as opened:
-        yield opened
 
 
 def ended_machine_job(client: TestClient, number: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 
 from shared.client import RewardClient
-from trainer.backbones import Conditioning, load_backbone
+from trainer.backbones import load_backbone
 from trainer.baselines.direct_rl import DirectRl
 from trainer.baselines.phi_first import DgpoThenDistil, FrozenSurrogate
 from trainer.baselines.tdm import TdmOnly
@@ -42,10 +42,8 @@ from trainer.lora_files import write_lora
 from trainer.metrics import RunLog
 from trainer.networks import build_networks
 from trainer.prompts import PromptStream
-from trainer.rollout import Trajectory
-from trainer.shapes import Latents, PerStep
-from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch, TrainState
-from trainer.tdm_r1.update import TdmR1
+from trainer.tdm_r1.state import Metrics, TrainState
+from trainer.tdm_r1.update import FewStep, TdmR1
 from trainer.texts import TextCache
 
 START_BUDGET_S = 20.0  # an unreachable server stops a start soon, but a running training late
@@ -56,27 +54,7 @@ BEST = "best"  # the generator with the best held-out score, as a LoRA folder
 LAST = "last"  # the generator at the end (or at the latest checkpoint), as a LoRA folder
 
 
-class Method(Protocol):
-    """The surface shared by TDM-R1 and its baselines."""
-
-    state: TrainState
-
-    def uses_rewards(self, iteration: int) -> bool: ...
-
-    def sample(
-        self,
-        noise: Latents,
-        condition: Conditioning,
-        fresh_noise: PerStep | None,
-        iteration: int,
-    ) -> Trajectory: ...
-
-    def update(
-        self, fresh: Batch | None, scored: ScoredBatch | None, iteration: int, progress: float
-    ) -> Metrics: ...
-
-
-METHODS: dict[str, Callable[[TrainState], Method]] = {
+METHODS: dict[str, type[FewStep]] = {
     "tdm_r1": TdmR1,
     "tdm_only": TdmOnly,
     "direct_rl": DirectRl,
@@ -95,7 +73,7 @@ class Run:
 
     config: Config
     folder: Path
-    method: Method
+    method: FewStep
     texts: TextCache
     stream: PromptStream
     inflight: InFlight

@@ -7,6 +7,8 @@ that are still awaited when phase one ends are not used.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 
 from trainer.backbones import Conditioning
@@ -71,8 +73,9 @@ class PhiFirst(FewStep):
                 metrics |= self._generator(fresh, iteration, progress, since)
         return metrics
 
+    @abstractmethod
     def _generator(self, fresh: Batch, iteration: int, progress: float, since: int) -> Metrics:
-        raise NotImplementedError
+        """The generator's step, `since` iterations into phase two."""
 
 
 class FrozenSurrogate(PhiFirst):

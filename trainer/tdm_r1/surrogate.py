@@ -106,10 +106,9 @@ def preference_gradient(
     }
 
 
-def _weights(noised: Noised, config: SurrogateConfig) -> PerSample:
-    """w of Eq. 9 as configured."""
-    w = torch.ones_like(noised.weight) if config.weighting == "flow" else noised.weight
-    return w / config.weight_norm
+def _weights(x0: PerSample, config: SurrogateConfig) -> PerSample:
+    """w of Eq. 9 as configured; x0: the fake score's w."""
+    return (torch.ones_like(x0) if config.weighting == "flow" else x0) / config.weight_norm
 
 
 def _backward(
@@ -127,7 +126,7 @@ def _backward(
     config = state.config.surrogate
     size = advantage.values.shape[1]
     part = slice(rows.start // size, rows.stop // size)
-    weight = _weights(noised, config)[rows]
+    weight = _weights(noised.weight[rows], config)
     v = state.networks.velocity(role)(noised.x_t[rows], noised.t[rows], condition.rows(rows))
     v_star, reference = noised.v_star[rows], refs.reference[rows]
     d = losses.denoising_distance(v, v_star, weight).view(-1, size)

@@ -7,6 +7,7 @@ of the current generator. Refuses to decide when: that is the loop's business.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,8 +22,8 @@ from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch, TrainState
 from trainer.tdm_r1.surrogate import update_surrogate
 
 
-class FewStep:
-    """What all methods share: rewards are wanted, the few-step generator makes the samples."""
+class FewStep(ABC):
+    """The surface of all methods: rewards are wanted, the few-step generator makes the samples."""
 
     def __init__(self, state: TrainState) -> None:
         self.state = state
@@ -44,6 +45,12 @@ class FewStep:
         times = time_grid(config.k_steps, config.flow_shift)
         velocity = self.state.networks.velocity(role)
         return rollout(velocity, noise, condition, times, fresh_noise)
+
+    @abstractmethod
+    def update(
+        self, fresh: Batch | None, scored: ScoredBatch | None, iteration: int, progress: float
+    ) -> Metrics:
+        """One iteration on fresh rollouts and scored groups; returns its metrics."""
 
 
 class TdmR1(FewStep):
