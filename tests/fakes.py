@@ -10,8 +10,9 @@ import string
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import diffusers
@@ -159,12 +160,18 @@ class FunctionServer:
     Speaks the wire types through real HTTP messages at the seam of httpx: use `client()`. None is
     an image that could not be scored. Groups named in `held` stay unanswered until released; `down`
     refuses connections, `refusals` so many of them; `forget()` loses every job, as a server
-    restored from an old backup would.
+    restored from an old backup would. `others` are further rewards with functions of their own.
     """
 
-    def __init__(self, score: Score, rewards: Sequence[str] = ("brightness",)) -> None:
+    def __init__(
+        self,
+        score: Score,
+        rewards: Sequence[str] = ("brightness",),
+        others: Mapping[str, Score] = MappingProxyType({}),
+    ) -> None:
         self.score = score
-        self.rewards = rewards
+        self.rewards = [*rewards, *others]
+        self.others = others
         self.requests: list[ScoreRequest] = []
         self.acked: list[str] = []
         self.held: set[str] = set()
@@ -231,7 +238,7 @@ class FunctionServer:
 
     def _job(self, job_id: str, request: ScoreRequest) -> Job:
         waiting = request.group_id in self.held
-        rewards = [None if waiting else self._reward(item) for item in request.items]
+        rewards = [None if waiting else self._reward(request, item) for item in request.items]
         valid = [r is not None for r in rewards]
         missing: ItemStatus = "pending" if waiting else "incomplete"
         data = [
@@ -257,8 +264,9 @@ class FunctionServer:
             created_at=0.0,
         )
 
-    def _reward(self, item: ScoreItem) -> float | None:
-        return self.score(item.prompt, decode(from_b64(item.image.b64 or "")))
+    def _reward(self, request: ScoreRequest, item: ScoreItem) -> float | None:
+        score = self.others.get(request.reward or "", self.score)
+        return score(item.prompt, decode(from_b64(item.image.b64 or "")))
 
     def _info(self) -> Info:
         infos = [

@@ -21,6 +21,8 @@ from trainer.loop import train
 from trainer.lora_files import read_lora
 from trainer.metrics import read_metrics
 from trainer.randomness import normals
+from trainer.tiny.judge import verdict
+from trainer.tiny.scenes import Scene, Shape, render
 
 WELL = {CONTRAST: 1.0, ROUGHNESS: 0.5, DIVERSITY: 0.8}
 
@@ -93,6 +95,20 @@ def test_a_held_out_score_far_below_its_best_stops_the_run_the_second_time() -> 
     assert not guard.healthy
     assert "0.300" in (guard.observe_score(0.3, 0.5) or "")
     assert Guard(HealthConfig(heldout_drop=None)).observe_score(0.0, 0.9) is None
+
+
+def test_scorers_that_part_stop_the_run_the_second_time() -> None:
+    guard = Guard(HealthConfig(second_gap=0.1))
+    assert guard.observe_gap(0.05) is None
+    assert guard.observe_gap(0.14) is None
+    assert guard.healthy
+    assert guard.observe_gap(0.16) is None
+    assert guard.observe_gap(math.nan) is None
+    assert not guard.healthy
+    assert "by 0.200, at the start by 0.050" in (guard.observe_gap(0.2) or "")
+    assert guard.observe_gap(-0.5) is None
+    assert guard.healthy
+    assert Guard(HealthConfig(second_gap=None)).observe_gap(0.9) is None
 
 
 @pytest.mark.parametrize("sign", SIGNS, ids=lambda sign: sign.metric)
@@ -209,3 +225,46 @@ def test_a_checkpoint_is_good_only_after_a_probe_that_is_not_low(
     assert good.name == f"step-{int(well()[-1]):06d}"
     assert str(good) in str(end.value)
     assert (folder / "best").is_dir()
+
+
+def test_a_reward_that_rises_alone_stops_the_run(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "test"
+
+    def rising(prompt: str, pixels: Pixels) -> float | None:
+        if prompt != "a probe":
+            return brightness(prompt, pixels)
+        probes = [r for r in read_metrics(folder) if "heldout/score" in r]
+        return 0.5 if len(probes) < 2 else 0.9
+
+    (tmp_path / "probe.jsonl").write_text('{"prompt": "a probe"}\n')
+    heldout = f'heldout.prompts=[{{file="{tmp_path / "probe.jsonl"}", reward="brightness"}}]'
+    config = config_for(
+        model,
+        tmp_path,
+        heldout,
+        "heldout.second_opinion=people",
+        "heldout.every=2",
+        "heldout.count=1",
+        "run.iterations=40",
+    )
+    server = FunctionServer(rising, others={"people": lambda prompt, pixels: 0.5})
+    with (
+        server.client() as client,
+        pytest.raises(TrainingCollapsedError, match=r"second opinion by 0\.400") as end,
+    ):
+        train(config, source=client, console=Console(file=io.StringIO()))
+    gaps = [r["heldout/second_gap"] for r in read_metrics(folder) if "heldout/second_gap" in r]
+    assert gaps[0] == 0.0
+    (good,) = (folder / "checkpoints").glob("step-*")
+    assert str(good) in str(end.value)
+
+
+def test_the_embedded_worlds_judge_gives_its_opinion_on_composition_alone() -> None:
+    picture = render(Scene("white", (Shape("circle", "red", 18.0, 18.0, 6.0),)))
+    one = {"include": [{"class": "circle", "count": 1, "color": "red"}]}
+    two = {"include": [{"class": "circle", "count": 2, "color": "red"}]}
+    assert verdict(picture, one) == 1.0
+    assert verdict(picture, two) == 0.0
+    assert verdict(picture, {"text": "KBQ"}) is None
+    assert verdict(picture, None) is None
+    assert verdict(picture[:-1], one) is None

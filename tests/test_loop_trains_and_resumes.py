@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import signal
 import threading
 from pathlib import Path
@@ -18,7 +19,9 @@ from shared.schema import ScoreRequest
 from tests.fakes import FunctionServer, brightness, build_sd3_folder
 from trainer.config import Config, load_config
 from trainer.errors import CheckpointError, ConfigError
+from trainer.heldout import Probe
 from trainer.loop import train
+from trainer.lora_files import Lora, LoraSpec
 from trainer.metrics import read_metrics
 
 PROMPTS = "\n".join(f'{{"prompt": "a {c} star"}}' for c in ("red", "blue", "pink", "grey", "black"))
@@ -157,6 +160,17 @@ def test_heldout_probe_keeps_the_best_generator(model: Path, tmp_path: Path) -> 
     assert scores
     assert (folder / "best" / "pytorch_lora_weights.safetensors").is_file()
     assert any((r.run_id or "").endswith(".heldout") for r in server.requests)
+
+
+def test_the_newest_generator_within_the_error_of_the_best_is_kept() -> None:
+    def probe(score: float) -> Probe:
+        return Probe(0, Lora(LoraSpec(1, 1.0, ()), {}), [], score, error=0.02)
+
+    assert probe(0.1).as_good_as(None)
+    assert probe(0.61).as_good_as(0.6)
+    assert probe(0.59).as_good_as(0.6)
+    assert not probe(0.57).as_good_as(0.6)
+    assert not probe(math.nan).as_good_as(None)
 
 
 def test_a_server_away_for_a_while_is_waited_for(model: Path, tmp_path: Path) -> None:

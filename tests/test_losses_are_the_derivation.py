@@ -13,11 +13,11 @@ from trainer.rollout import Step
 from trainer.tdm_r1.losses import (
     anchor_loss,
     clip_distance,
-    cosine,
     denoising_distance,
     fake_loss,
     generator_loss,
     group_logits,
+    moments,
     normaliser,
     preference_loss,
     ranking_accuracy,
@@ -218,9 +218,9 @@ def test_ranking_accuracy_counts_pairs_with_different_rewards() -> None:
 
 def test_cosine_tells_agreement_from_opposition() -> None:
     a = normal(3, *DIMS, seed=1)
-    assert cosine(a, 2 * a) == pytest.approx(1.0)
-    assert cosine(a, -a) == pytest.approx(-1.0)
-    assert cosine(a, torch.zeros_like(a)) == 0.0
+    assert moments(a, 2 * a).cosine == pytest.approx(1.0)
+    assert moments(a, -a).cosine == pytest.approx(-1.0)
+    assert moments(a, torch.zeros_like(a)).cosine == 0.0
 
 
 def test_times_stay_in_their_range() -> None:

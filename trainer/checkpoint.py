@@ -23,6 +23,7 @@ from trainer.config import Config
 from trainer.errors import CheckpointError
 from trainer.groups import Group, Prompt, ScoredGroup
 from trainer.inflight import Waiting
+from trainer.processes import ALONE, Processes
 from trainer.rollout import Trajectory
 
 FORMAT = 1
@@ -50,6 +51,7 @@ FREE_KEYS = (
     "health.diversity_share",
     "health.heldout_drop",
     "health.heldout_patience",
+    "health.second_gap",
 )
 
 
@@ -97,26 +99,49 @@ def save_checkpoint(
     tensors: dict[str, Tensor],
     waiting: Iterable[Waiting],
     keep: Collection[Path | None] = (),
+    processes: Processes = ALONE,
 ) -> Path:
-    """Writes `folder/step-<iteration>` atomically; the newest two stay, and those in `keep`."""
+    """Writes `folder/step-<iteration>` atomically; the newest two stay, and those in `keep`.
+
+    Of several processes each writes what it waits for, in a folder of its own inside; what they
+    have in common is written by the main one, which gives the checkpoint its name at last.
+    """
     entries = list(waiting)
     final = folder / f"step-{progress.iteration:06d}"
     partial = folder / f".partial-{progress.iteration:06d}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _write_tensors(partial / "state.safetensors", tensors)
-        _write_tensors(partial / "pending.safetensors", _trajectories(entries))
-        _write_json(partial / "progress.json", _description(config, progress, entries))
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        if processes.is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            _write_tensors(partial / "state.safetensors", tensors)
+        processes.wait()
+        own = _own_folder(partial, processes)
+        own.mkdir(exist_ok=True)
+        _write_tensors(own / "pending.safetensors", _trajectories(entries))
+        _write_json(own / "progress.json", _description(config, progress, entries))
+        processes.wait()
+        if processes.is_main:
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(_write_failure(folder, error)) from error
+    processes.wait()
+    if not processes.is_main:
+        return final
     for old in _steps(folder)[:-KEPT]:
         if old not in keep:
             shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def process_folder(rank: int | str) -> str:
+    """Where a process other than the main one keeps its part of a run or checkpoint."""
+    return f"process-{rank}"
+
+
+def _own_folder(path: Path, processes: Processes) -> Path:
+    return path if processes.is_main else path / process_folder(processes.rank)
 
 
 def set_aside(folder: Path, good: Path | None) -> None:
@@ -134,12 +159,22 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return steps[-1] if steps else None
 
 
-def load_checkpoint(path: Path, config: Config) -> Checkpoint:
-    """Reads a checkpoint; its configuration must be this one up to FREE_KEYS."""
+def load_checkpoint(path: Path, config: Config, processes: Processes = ALONE) -> Checkpoint:
+    """Reads a checkpoint; its configuration must be this one up to FREE_KEYS.
+
+    Written by several processes, it is read by as many, since each has groups on their way.
+    """
+    count = 1 + len(list(path.glob(process_folder("*"))))
+    if count != processes.count:
+        raise CheckpointError(
+            f"{path} was written by {count} process{'es' * (count > 1)}, and {processes.count} "
+            f"would go on; resume with torchrun --nproc-per-node {count} -m trainer train"
+        )
+    own = _own_folder(path, processes)
     try:
-        described = json.loads((path / "progress.json").read_text(encoding="utf-8"))
+        described = json.loads((own / "progress.json").read_text(encoding="utf-8"))
         tensors = load_file(path / "state.safetensors")
-        trajectories = load_file(path / "pending.safetensors")
+        trajectories = load_file(own / "pending.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
     if described["format"] != FORMAT:

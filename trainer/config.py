@@ -83,10 +83,14 @@ class ServerConfig(Section):
     """The reward server and how far training may run ahead of it."""
 
     url: str = "http://127.0.0.1:8000"
-    api_key_env: str = "REWARD_API_KEY"  # the environment variable that holds the key
+    # The environment variable that holds the key; with _FILE at its end: the file that does.
+    api_key_env: str = "REWARD_API_KEY"
     # Groups that may still wait for their scores when the next batch is rolled out; None: one
     # batch (groups.per_step), 0: none, so that every update sees the policy's own scores.
     window: Annotated[int, Field(ge=0)] | None = None
+    # Groups that may wait for people beside that window, where other rewards are asked for as well:
+    # training goes on with those until people come. None: they count like all others.
+    human_window: Count | None = None
     patience_s: NotNegative = 5.0  # scored groups wait so long for older ones, once, to keep order
     retry_budget_s: Positive = 600.0  # an unreachable server is retried this long
 
@@ -107,6 +111,9 @@ class HeldoutConfig(Section):
     prompts: tuple[PromptSet, ...] = ()
     count: Count = 64  # prompts in all, shared out like training prompts
     samples: Count = 1  # images per prompt
+    # An independent judge of the same images, whose parting from the score is a sign of reward
+    # hacking: "judge" (the embedded world's own, in this process) or a reward of the server.
+    second_opinion: str | None = None
 
 
 class RolloutConfig(Section):
@@ -217,6 +224,8 @@ class HealthConfig(Section):
     diversity_share: Fraction = 0.35  # of the start's distance between images of one prompt
     heldout_drop: Positive | None = 0.15  # below the best held-out score; None: not watched
     heldout_patience: Count = 2  # probes in a row
+    # By how much score minus second opinion may exceed that of the first probe; None: unwatched
+    second_gap: Positive | None = 0.1
 
 
 class OptimizerConfig(Section):

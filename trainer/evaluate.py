@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +21,9 @@ from torch import Tensor
 from shared.client import RewardClient, build_request
 from shared.schema import Job
 from trainer.evaluation import Evaluation, EvaluationError, Row
-from trainer.evaluation_set import TEXT, EvalImage, Prompts, fingerprint, images
+from trainer.evaluation_set import EvalImage, Prompts, fingerprint, images
 from trainer.inflight import Pixels, to_pixels
-from trainer.tiny import judge
-from trainer.tiny.scenes import SIDE
+from trainer.tiny.judge import verdict
 
 Sample = Callable[[Tensor, Sequence[str]], Tensor]
 Progress = Callable[[int], None]
@@ -140,8 +140,12 @@ def _measure(
             tag = batch[0].prompt.tag
             pictures = generate(policy, batch, settings.seed)
             waiting.append((tag, sender.submit(_score, client, policy, batch, pictures, settings)))
-            if tag != TEXT and pictures[0].shape == (SIDE, SIDE, 3):
-                second.setdefault(tag, []).extend(map(_second_opinion, batch, pictures))
+            verdicts = [
+                second_opinion(pixels, image.prompt.target)
+                for image, pixels in zip(batch, pictures, strict=True)
+            ]
+            if any(v is not None for v in verdicts):
+                second.setdefault(tag, []).extend(verdicts)
             for image, pixels in zip(batch, pictures, strict=True):
                 gallery.keep(policy.name, image, pixels)
             progress(len(batch))
@@ -200,5 +204,6 @@ def _score(
     return client.score(request, timeout_s=TIMEOUT_S)
 
 
-def _second_opinion(image: EvalImage, pixels: Pixels) -> float:
-    return float(judge.judge(pixels, image.prompt.target or {}))
+def second_opinion(pixels: Pixels, target: Mapping[str, Any] | None) -> float | None:
+    """The embedded world's own judge: 1, 0, or None for what it cannot judge."""
+    return verdict(pixels, target)

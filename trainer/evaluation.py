@@ -22,6 +22,7 @@ from trainer.intervals import Estimate, mean, mean_of, paired_difference, wilson
 FORMAT = 1
 OVERALL = "overall"
 TEACHER, START, TRAINED = "teacher", "start", "trained"
+SURROGATE = "surrogate"  # phi itself as a many-step sampler
 
 
 class EvaluationError(TrainerError):

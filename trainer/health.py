@@ -98,7 +98,7 @@ class Guard:
     @property
     def healthy(self) -> bool:
         """Whether nothing speaks for a collapse at the moment."""
-        return self._get("streak") == 0 and self._get("low probes") == 0
+        return not any(map(self._get, ("streak", "low probes", "parted probes")))
 
     def observe(self, metrics: Mapping[str, float]) -> str | None:
         """Takes in one update; why the run has collapsed, or None."""
@@ -132,6 +132,21 @@ class Guard:
         return (
             f"the held-out score is {score:.3f}, more than {drop:g} below its best ({best:.3f}), "
             f"{self.config.heldout_patience} times in a row"
+        )
+
+    def observe_gap(self, gap: float) -> str | None:
+        """Takes in score minus second opinion; why they have parted, or None. NaN says nothing."""
+        limit = self.config.second_gap
+        if limit is None or not math.isfinite(gap):
+            return None
+        start = self.values.setdefault("first gap", gap)
+        parted = gap - start > limit
+        self.values["parted probes"] = self._get("parted probes") + 1 if parted else 0
+        if self._get("parted probes") < self.config.heldout_patience:
+            return None
+        return (
+            f"the reward exceeds the second opinion by {gap:.3f}, at the start by {start:.3f}, "
+            f"{self.config.heldout_patience} times in a row: it is being exploited"
         )
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:

@@ -1,20 +1,22 @@
 """The held-out probe: a fixed small set of prompts and noise, scored while training goes on.
 
-Its score picks the best generator. Scoring happens in a thread; a probe is skipped while the one
-before is still being scored. Refuses to influence training in any other way.
+Its score picks the generator that is kept. Scoring happens in a thread; a probe is skipped while
+the one before is still being scored. Refuses to influence training in any other way.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 from shared.client import build_request
 from shared.schema import Job, ScoreRequest
 from trainer.config import Config
+from trainer.evaluate import second_opinion
 from trainer.flow import time_grid
 from trainer.groups import Prompt
 from trainer.inflight import Pixels, RewardTraits, request_fields, to_pixels
@@ -26,6 +28,8 @@ from trainer.rollout import rollout
 from trainer.texts import TextCache
 
 MAX_ITEMS = 128  # images per request
+JUDGE = "judge"  # the second opinion that needs no server
+Scores = list[float | None]
 
 
 class Scoring(Protocol):
@@ -36,13 +40,27 @@ class Scoring(Protocol):
 
 @dataclass(frozen=True)
 class Probe:
-    """A measured generator: mean score in all and per reward, NaN if nothing could be scored."""
+    """A measured generator: mean score in all and per reward, NaN if nothing could be scored.
+
+    error: standard error of the score. gap: mean score minus mean second opinion, over the images
+    that both judged; NaN without one.
+    """
 
     iteration: int
     lora: Lora
     pixels: list[Pixels]
     score: float
     by_reward: dict[str, float] = field(default_factory=dict)
+    error: float = 0.0
+    gap: float = math.nan
+
+    def as_good_as(self, best: float | None) -> bool:
+        """Whether the score is within one standard error of the best so far.
+
+        The one-standard-error rule (Breiman et al. 1984, section 3.4.3): the highest of many noisy
+        scores is mostly lucky, and a later generator has learned more.
+        """
+        return math.isfinite(self.score) and (best is None or self.score >= best - self.error)
 
 
 class Heldout:
@@ -109,7 +127,8 @@ class Heldout:
     def _measure(self, iteration: int, lora: Lora, pixels: list[Pixels]) -> Probe:
         samples = self._config.heldout.samples
         shown = [p for p in self._prompts for _ in range(samples)]
-        by_reward: dict[str, list[float]] = {}
+        by_reward: dict[str, Scores] = {}
+        second: Scores = []
         at = 0
         for (name, _), group in groupby(shown, key=_request_key):
             prompts = list(group)
@@ -117,26 +136,45 @@ class Heldout:
                 part = prompts[first : first + MAX_ITEMS]
                 images = pixels[at : at + len(part)]
                 at += len(part)
-                by_reward.setdefault(name, []).extend(self._score(name, part, images, iteration))
+                options = request_fields(part[0], self._rewards[name])
+                scores = self._score(name, part, images, iteration, options)
+                by_reward.setdefault(name, []).extend(scores)
+                second.extend(self._second_opinion(part, images, iteration))
         every = [score for scores in by_reward.values() for score in scores]
         means = {name: _mean(scores) for name, scores in by_reward.items()}
-        return Probe(iteration, lora, pixels, _mean(every), means)
+        gap = _gap(every, second)
+        return Probe(iteration, lora, pixels, _mean(every), means, _error(every), gap)
+
+    def _second_opinion(
+        self, prompts: list[Prompt], pixels: list[Pixels], iteration: int
+    ) -> Scores:
+        name = self._config.heldout.second_opinion
+        if name is None:
+            return [None] * len(prompts)
+        if name == JUDGE:
+            pairs = zip(prompts, pixels, strict=True)
+            return [second_opinion(image, prompt.target) for prompt, image in pairs]
+        return self._score(name, prompts, pixels, iteration, {})
 
     def _score(
-        self, name: str, prompts: list[Prompt], pixels: list[Pixels], iteration: int
-    ) -> list[float]:
-        traits = self._rewards[name]
+        self,
+        name: str,
+        prompts: list[Prompt],
+        pixels: list[Pixels],
+        iteration: int,
+        options: dict[str, Any],
+    ) -> Scores:
         targets = [None if p.target is None else dict(p.target) for p in prompts]
         request = build_request(
             name,
             [p.text for p in prompts],
             pixels,
-            targets=targets if traits.takes_target else None,
+            targets=targets if self._rewards[name].takes_target else None,
             run_id=f"{self._run_id}.heldout",
             step=iteration,
-            **request_fields(prompts[0], traits),
+            **options,
         )
-        return [r for r in self._source.score(request).rewards if r is not None]
+        return list(self._source.score(request).rewards)
 
 
 def _request_key(prompt: Prompt) -> tuple[str, str]:
@@ -144,5 +182,18 @@ def _request_key(prompt: Prompt) -> tuple[str, str]:
     return prompt.reward, repr(sorted(prompt.options.items()))
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+def _gap(scores: Scores, second: Scores) -> float:
+    """Mean of score minus second opinion, over the images that have both."""
+    pairs = zip(scores, second, strict=True)
+    return _mean([a - b for a, b in pairs if a is not None and b is not None])
+
+
+def _error(scores: Scores) -> float:
+    """Standard error of the mean; 0 for fewer than two scores."""
+    known = [s for s in scores if s is not None]
+    return statistics.stdev(known) / math.sqrt(len(known)) if len(known) > 1 else 0.0
+
+
+def _mean(values: Scores) -> float:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else math.nan

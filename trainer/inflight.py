@@ -8,6 +8,7 @@ of a thread is raised at the next call. Whether there is room for more is for th
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,14 @@ def known_rewards(source: RewardSource, wanted: Sequence[str]) -> dict[str, Rewa
                 f"{', '.join(sorted(known)) or 'none'}"
             )
     return {name: known[name] for name in wanted}
+
+
+def _digest(entry: Waiting) -> str:
+    """Which images a group has: a run that was killed and resumed may roll it out differently."""
+    made = hashlib.sha256(str(entry.group.version).encode())
+    for pixels in entry.pixels:
+        made.update(pixels.tobytes())
+    return made.hexdigest()[:16]
 
 
 def request_fields(prompt: Prompt, traits: RewardTraits) -> dict[str, Any]:
@@ -175,6 +184,18 @@ class InFlight:
         self._acknowledge(taken)
         return [entry.scored() for entry in taken]
 
+    @property
+    def waiting_for_people(self) -> int:
+        """Groups that a person has yet to look at, at least in part."""
+        with self._changed:
+            open_ = [e for e in self._state.waiting.values() if e.rewards is None]
+            return sum(self._rewards[e.group.prompt.reward].human for e in open_)
+
+    @property
+    def human_rewards(self) -> frozenset[str]:
+        """Names of the run's rewards that people give."""
+        return frozenset(name for name, traits in self._rewards.items() if traits.human)
+
     def snapshot(self) -> list[Waiting]:
         """Everything in the window, for a checkpoint, oldest first."""
         with self._changed:
@@ -234,18 +255,19 @@ class InFlight:
         prompt = entry.group.prompt
         traits, count = self._rewards[prompt.reward], len(entry.pixels)
         target = None if prompt.target is None else dict(prompt.target)
-        key = f"{self._run_id}/{entry.group.index}"
+        name = f"{self._run_id}/{entry.group.index}"
         request = build_request(
             prompt.reward,
             [prompt.text] * count,
             entry.pixels,
             targets=[target] * count if traits.takes_target else None,
             run_id=self._run_id,
-            group_id=key,
+            group_id=name,
             step=entry.group.version,
             **request_fields(prompt, traits),
         )
         wait = 0.0 if traits.human else MACHINE_WAIT_S
+        key = f"{name}/{_digest(entry)}"
         self._record(entry, self._source.submit(request, idempotency_key=key, wait=wait))
 
     def _record(self, entry: Waiting, job: Job) -> None:

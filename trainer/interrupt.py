@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from trainer.processes import Processes
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ECHO_S = 0.5  # a launcher hands a Ctrl-C on to processes that had it from the terminal already
 
 
 @dataclass
@@ -17,6 +21,11 @@ class Interrupt:
     """Whether someone asked to stop."""
 
     requested: bool = False
+    since: float = 0.0
+
+    def agreed(self, processes: Processes) -> bool:
+        """Whether any process was asked to stop; all are told the same."""
+        return processes.any(self.requested)
 
 
 @contextmanager
@@ -31,9 +40,11 @@ def interruptible() -> Iterator[Interrupt]:
         return
 
     def request(number: int, frame: FrameType | None) -> None:
-        if interrupt.requested:
+        now = time.monotonic()
+        if interrupt.requested and now - interrupt.since > ECHO_S:
             raise KeyboardInterrupt("stopped at once, without saving")
-        interrupt.requested = True
+        if not interrupt.requested:
+            interrupt.requested, interrupt.since = True, now
 
     before = {number: signal.signal(number, request) for number in SIGNALS}
     try:

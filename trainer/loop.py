@@ -42,12 +42,12 @@ def train(
     with open_run(config, resume=resume, source=source, console=console) as run:
         with interruptible() as interrupt:
             try:
-                while run.progress < 1 and not interrupt.requested:
+                while run.progress < 1 and not interrupt.agreed(run.state.processes):
                     iterate(run, interrupt)
             except RewardError:
                 run.save()  # nothing is lost: the scores are asked for again after --resume
                 raise
-        if interrupt.requested:
+        if run.progress < 1:
             raise KeyboardInterrupt(f"saved {run.save()}; {how_to_resume(run)}")
         _finish(run)
         return run.folder
@@ -61,8 +61,8 @@ def iterate(run: Run, interrupt: Interrupt) -> None:
     if run.method.uses_rewards(run.iteration):
         fresh = fill_window(run, metrics)
         scored = await_scores(run, interrupt, metrics)
-    if interrupt.requested:
-        return
+        if scored is None:
+            return
     if fresh is None or version != run.iteration:
         fresh = roll_out(run, metrics, submit=False)
     if run.iteration % run.config.run.images_every == 0:
@@ -94,14 +94,16 @@ def _probe(run: Run, metrics: Metrics) -> None:
 
 
 def _take_in(run: Run, probe: Probe) -> Metrics:
-    """Logs a probe; the best one so far leaves its generator in `best`."""
+    """Logs a probe; the newest generator that is as good as the best leaves its LoRA in `best`."""
     run.log.images("heldout", probe.pixels, 8, probe.iteration)
     run.judge(probe)
-    if math.isfinite(probe.score) and (run.best_score is None or probe.score > run.best_score):
-        run.best_score = probe.score
+    if probe.as_good_as(run.best_score):
         write_lora(run.folder / BEST, probe.lora)
+    if math.isfinite(probe.score):
+        run.best_score = max(probe.score, run.best_score or 0.0)
     scores = {f"heldout/{name}": score for name, score in probe.by_reward.items()}
-    return {"heldout/score": probe.score, "heldout/iteration": probe.iteration, **scores}
+    measured = {"heldout/score": probe.score, "heldout/second_gap": probe.gap}
+    return {**measured, "heldout/iteration": probe.iteration, **scores}
 
 
 def _finish(run: Run) -> None:
@@ -114,6 +116,6 @@ def _finish(run: Run) -> None:
         run.start_probe()
         if (probe := run.heldout.result(PROBE_TIMEOUT_S)) is not None:
             last |= _take_in(run, probe)
-    if run.best_score is None:
+    if run.best_score is None and run.state.processes.is_main:
         write_lora(run.folder / BEST, run.state.networks.lora("generator_ema"))
     run.write_row(last)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,11 +19,11 @@ from shared.images import encode_png
 from trainer.backbones import load_backbone
 from trainer.config import Config
 from trainer.evaluate import Gallery, Policy, Settings, batches, evaluate, generate
-from trainer.evaluation import START, TRAINED, Evaluation, weight_hashes
+from trainer.evaluation import START, SURROGATE, TEACHER, TRAINED, Evaluation, weight_hashes
 from trainer.evaluation_set import Prompts, embedded_prompts, images
 from trainer.lora_files import Lora, read_lora
 from trainer.networks import Networks, Source
-from trainer.policies import few_step, guided_teacher
+from trainer.policies import few_step, many_step
 from trainer.report_data import Shot
 
 STUDENT = "student"  # the few-step start's LoRA inside a model folder
@@ -36,6 +37,7 @@ class Plan:
     rows: Sequence[str]
     settings: Settings = field(default_factory=Settings)
     trained: Lora | None = None
+    surrogate: Lora | None = None
     prompts: Prompts = field(default_factory=embedded_prompts)
 
 
@@ -72,7 +74,7 @@ def measure(plan: Plan, client: RewardClient, console: Console) -> tuple[Evaluat
 
 
 def load_roles(plan: Plan) -> Networks:
-    """The frozen base with the start (as "generator") and the trained generator on it."""
+    """The frozen base with the start (as "generator"), the trained generator and phi on it."""
     config = plan.config
     networks = Networks(
         load_backbone(config.model, config.compute), micro_batch=config.compute.micro_batch
@@ -82,6 +84,8 @@ def load_roles(plan: Plan) -> Networks:
         networks.add_lora("generator", read_lora(start))
     if plan.trained is not None:
         networks.add_lora("generator_ema", plan.trained)
+    if plan.surrogate is not None:
+        networks.add_lora("surrogate", plan.surrogate)
     return networks
 
 
@@ -89,14 +93,20 @@ def build_policies(plan: Plan, networks: Networks) -> dict[str, Policy]:
     """Every model that can be sampled, by row name, in the order of the table."""
     config = plan.config
     start: Source = "generator" if "generator" in networks.specs else "teacher"
+    guided = partial(
+        many_step,
+        networks=networks,
+        shift=config.rollout.flow_shift,
+        guidance=config.generator.teacher_cfg,
+    )
     policies = [
-        guided_teacher(
-            networks, shift=config.rollout.flow_shift, guidance=config.generator.teacher_cfg
-        ),
+        guided(TEACHER, "teacher"),
         few_step(START, start, networks, config.rollout),
     ]
     if plan.trained is not None:
         policies.append(few_step(TRAINED, "generator_ema", networks, config.rollout))
+    if plan.surrogate is not None:
+        policies.append(guided(SURROGATE, "surrogate"))
     return {policy.name: policy for policy in policies}
 
 

@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from trainer.inflight import Pixels
 
 FILE_NAME = "metrics.jsonl"
+HEARTBEAT = "heartbeat"  # touched as long as training goes on, or waits for scores
 SMOOTHING = 0.9
 PLAIN_EVERY_S = 10.0  # between lines where there is no terminal
 SHOWN = {
@@ -67,6 +68,7 @@ class RunLog:
         self._smooth: dict[str, float] = {}
         self._started = self._printed = time.monotonic()
         self._first = first
+        self._heartbeat = folder / HEARTBEAT
         self._record_from(folder / FILE_NAME, first)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first or None)
         self._live = Live(console=console, transient=True, auto_refresh=False)
@@ -83,6 +85,7 @@ class RunLog:
         finite = {k: v for k, v in row.items() if math.isfinite(v)}
         self._file.write(json.dumps({"iteration": iteration, "clock_s": clock_s, **finite}) + "\n")
         self._file.flush()
+        self._heartbeat.touch()
         for name, value in finite.items():
             self._board.add_scalar(name, value, iteration)
             keep = 0.0 if name in RAW else SMOOTHING
@@ -99,6 +102,7 @@ class RunLog:
 
     def waiting(self, iteration: int, unscored: int) -> None:
         """Shows that training waits for scores."""
+        self._heartbeat.touch()
         if self._is_live:
             self._live.update(self._table(iteration, math.nan, f"waiting, {unscored} groups"))
             self._live.refresh()

@@ -1,4 +1,4 @@
-"""The models an evaluation compares: teacher, few-step start, trained generator, on one backbone.
+"""The models an evaluation compares, on one backbone: teacher, start, trained generator, phi.
 
 Knows how each is sampled and what it costs; never trains and never scores.
 """
@@ -13,13 +13,13 @@ from torch import Tensor
 from trainer.backbones import Backbone, Conditioning
 from trainer.config import RolloutConfig
 from trainer.evaluate import Policy
-from trainer.evaluation import START, TEACHER, TRAINED
+from trainer.evaluation import START, SURROGATE, TEACHER, TRAINED
 from trainer.flow import time_grid
 from trainer.networks import Networks, Source
 from trainer.rollout import rollout, sample_guided
 
-TEACHER_STEPS = 40  # with guidance 80 evaluations, the field's usual budget
-LABELS = {TEACHER: "teacher", START: "start", TRAINED: "TDM-R1"}
+MANY_STEPS = 40  # with guidance 80 evaluations, the field's usual budget
+LABELS = {TEACHER: "teacher", START: "start", TRAINED: "TDM-R1", SURROGATE: "surrogate"}
 
 
 def few_step(name: str, source: Source, networks: Networks, sampling: RolloutConfig) -> Policy:
@@ -37,16 +37,22 @@ def few_step(name: str, source: Source, networks: Networks, sampling: RolloutCon
     return Policy(name, LABELS[name], sampling.k_steps, backbone.latent_shape, sample)
 
 
-def guided_teacher(
-    networks: Networks, *, shift: float, guidance: float, steps: int = TEACHER_STEPS
+def many_step(
+    name: str,
+    source: Source,
+    networks: Networks,
+    *,
+    shift: float,
+    guidance: float,
+    steps: int = MANY_STEPS,
 ) -> Policy:
-    """The frozen base with classifier-free guidance: two evaluations a step."""
+    """A role with classifier-free guidance: two evaluations a step."""
     backbone = networks.backbone
 
     @torch.no_grad()
     def sample(noise: Tensor, prompts: Sequence[str]) -> Tensor:
         latents, _ = sample_guided(
-            networks.velocity("teacher"),
+            networks.velocity(source),
             noise.to(backbone.device),
             _encode(backbone, prompts),
             _encode(backbone, [""]),
@@ -57,7 +63,7 @@ def guided_teacher(
         return backbone.decode(latents)
 
     nfe = steps * (2 if guidance != 1 else 1)
-    return Policy(TEACHER, LABELS[TEACHER], nfe, backbone.latent_shape, sample)
+    return Policy(name, LABELS[name], nfe, backbone.latent_shape, sample)
 
 
 def _encode(backbone: Backbone, prompts: Sequence[str]) -> Conditioning:

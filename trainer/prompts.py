@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from trainer.config import PromptSet
@@ -88,9 +88,17 @@ class PromptStream:
         self._taken = [0] * len(sets)
         self._orders: dict[int, tuple[int, list[int]]] = {}
 
-    def take(self, count: int) -> list[Prompt]:
-        """The next prompts."""
-        return [self._next() for _ in range(count)]
+    def take(self, count: int, room: Mapping[str, int] | None = None) -> list[Prompt]:
+        """The next prompts; `room`: how many more of them at most may be for a reward.
+
+        Sets whose reward has no more room are passed over and catch up once there is some again.
+        """
+        left, prompts = dict(room or {}), list[Prompt]()
+        for _ in range(count):
+            prompts.append(self._next({name for name, n in left.items() if n <= 0}))
+            if prompts[-1].reward in left:
+                left[prompts[-1].reward] -= 1
+        return prompts
 
     @property
     def cursor(self) -> list[int]:
@@ -106,12 +114,16 @@ class PromptStream:
             )
         self._taken = list(cursor)
 
-    def _next(self) -> Prompt:
-        """From the set that is furthest behind its share; ties go to the first."""
-        behind = [
-            (taken + 1) / share for taken, share in zip(self._taken, self._shares, strict=True)
-        ]
-        which = behind.index(min(behind))
+    def _next(self, full: Collection[str]) -> Prompt:
+        """From the set that is furthest behind its share and not full; ties go to the first."""
+        behind = {
+            which: (self._taken[which] + 1) / share
+            for which, share in enumerate(self._shares)
+            if self._pools[which][0].reward not in full
+        }
+        if not behind:
+            raise PromptError(f"no set of prompts is for another reward than {sorted(full)}")
+        which = min(behind, key=behind.__getitem__)
         epoch, position = divmod(self._taken[which], len(self._pools[which]))
         self._taken[which] += 1
         return self._pools[which][self._order(which, epoch)[position]]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from trainer.evaluation import OVERALL, START, TEACHER, TRAINED
+from trainer.evaluation import OVERALL, START, SURROGATE, TEACHER, TRAINED
 from trainer.evaluation_set import TEXT
 from trainer.report_data import Report, Shot
 from trainer.report_plots import Level, Line, interval_chart, line_chart, share_bar, smoothed
@@ -28,6 +28,7 @@ from trainer.report_tables import (
 )
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
+SHOT_LABELS = {TEACHER: "teacher", START: "before", TRAINED: "after", SURROGATE: "surrogate"}
 METHOD = (
     "Prompts whose combinations and words training never saw; every model draws the same prompts "
     "from the same noise. Composition: share of pictures that show exactly what was asked (Wilson "
@@ -142,7 +143,7 @@ def _card(shots: Mapping[str, Shot], report: Report) -> str:
 
 
 def _shot(shot: Shot, report: Report) -> str:
-    label = {TEACHER: "teacher", START: "before", TRAINED: "after"}[shot.policy]
+    label = SHOT_LABELS[shot.policy]
     style, mark = "", ""
     if shot.score is not None:
         style = " pass" if shot.score >= 1 else " fail" if shot.tag != TEXT else ""

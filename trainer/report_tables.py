@@ -7,7 +7,7 @@ from html import escape
 
 from rich.table import Table as RichTable
 
-from trainer.evaluation import OVERALL, START, TEACHER, TRAINED, Evaluation, Table
+from trainer.evaluation import OVERALL, START, SURROGATE, TEACHER, TRAINED, Evaluation, Table
 from trainer.evaluation_set import TEXT
 from trainer.intervals import Estimate
 
@@ -19,7 +19,7 @@ COLUMN_NAMES = {
     OVERALL: "overall",
     TEXT: "OCR",
 }
-ROW_ORDER = (TEACHER, START, TRAINED)
+ROW_ORDER = (TEACHER, START, TRAINED, SURROGATE)
 
 
 def column_name(column: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import torch
 from rich.console import Console
 
 from shared.client import RewardClient
+from shared.keys import api_key
 from trainer.backbones import load_backbone
 from trainer.baselines.direct_rl import DirectRl
 from trainer.baselines.phi_first import DgpoThenDistil, FrozenSurrogate
@@ -30,17 +30,19 @@ from trainer.checkpoint import (
     Progress,
     latest_checkpoint,
     load_checkpoint,
+    process_folder,
     save_checkpoint,
     set_aside,
 )
-from trainer.config import Config, HealthConfig
-from trainer.errors import CheckpointError, TrainingCollapsedError
+from trainer.config import Config, HealthConfig, HeldoutConfig
+from trainer.errors import CheckpointError, ConfigError, TrainingCollapsedError
 from trainer.health import Guard
-from trainer.heldout import Heldout, Probe, Scoring
+from trainer.heldout import JUDGE, Heldout, Probe, Scoring
 from trainer.inflight import InFlight, RewardSource, known_rewards, to_pixels
 from trainer.lora_files import write_lora
 from trainer.metrics import RunLog
 from trainer.networks import build_networks
+from trainer.processes import Processes, joined_processes
 from trainer.prompts import PromptStream
 from trainer.tdm_r1.state import Metrics, TrainState
 from trainer.tdm_r1.update import FewStep, TdmR1
@@ -50,7 +52,9 @@ START_BUDGET_S = 20.0  # an unreachable server stops a start soon, but a running
 CHECKPOINTS = "checkpoints"
 RUN_FILE = "run.json"
 CONFIG = "config.json"
-BEST = "best"  # the generator with the best held-out score, as a LoRA folder
+BEST = "best"  # the newest generator as good as the best on held-out prompts, as a LoRA folder
+NO_PROBE = HeldoutConfig(every=0)
+PHI = "surrogate"  # phi at the end (or at the latest checkpoint), as a LoRA folder
 LAST = "last"  # the generator at the end (or at the latest checkpoint), as a LoRA folder
 
 
@@ -95,6 +99,11 @@ class Run:
         return self.method.state
 
     @property
+    def own_groups(self) -> int:
+        """Groups of a batch that this process makes."""
+        return self.config.groups.per_step // self.state.processes.count
+
+    @property
     def progress(self) -> float:
         """Share of the run behind us, by iterations or by the clock, whichever is further."""
         share = self.iteration / self.config.run.iterations
@@ -108,21 +117,25 @@ class Run:
         self._tick = now
 
     def finish_iteration(self, metrics: Metrics) -> None:
-        """Records an update, counts it, judges it, and saves now and then.
+        """Records an update, counts it, judges it (by the main process's images), saves at times.
 
         Raises:
             TrainingCollapsedError: the images have been broken for too long.
         """
         self.write_row(metrics)
         self.iteration += 1
+        if self.state.processes.is_main:
+            self._watch(metrics)
+        if self.iteration % self.config.run.checkpoint_every == 0:
+            self.save()
+
+    def _watch(self, metrics: Metrics) -> None:
         for warning in self.guard.warnings(metrics):
             self.log.say(f"warning: {warning}")
         collapse = self.guard.observe(metrics)
         if collapse is not None:
             self.good = self.good or self._well  # no probe has spoken yet
         self.stop_if(collapse)
-        if self.iteration % self.config.run.checkpoint_every == 0:
-            self.save()
 
     def judge(self, probe: Probe) -> None:
         """Takes in a held-out score: proof of the checkpoint it speaks for, or a step to the end.
@@ -131,6 +144,7 @@ class Run:
             TrainingCollapsedError: the score has been too low for too long.
         """
         collapse = self.guard.observe_score(probe.score, self.best_score)
+        collapse = self.guard.observe_gap(probe.gap) or collapse
         if self.guard.healthy:
             self.good = self.probed or self.good
         self.stop_if(collapse)
@@ -154,11 +168,12 @@ class Run:
         set_aside(self.folder / CHECKPOINTS, self.good)
         kept = "no checkpoint was saved before"
         if self.good is not None:
-            self.state.load_tensors(load_checkpoint(self.good, self.config).tensors)
+            known = load_checkpoint(self.good, self.config, self.state.processes)
+            self.state.load_tensors(known.tensors)
             write_lora(self.folder / LAST, self.state.networks.lora("generator_ema"))
             kept = f"kept {self.good}, from before it began"
         if (self.folder / BEST).is_dir():
-            kept += f", and the generator with the best held-out score in {self.folder / BEST}"
+            kept += f", and the generator of the best held-out score in {self.folder / BEST}"
         raise TrainingCollapsedError(
             f"training collapsed at iteration {self.iteration}: {collapse}; {kept}. Start a new "
             f"run with a lower generator.lr (now {self.config.generator.lr:g}) or generator.rho "
@@ -169,12 +184,13 @@ class Run:
     def write_row(self, metrics: Metrics) -> None:
         """One row of the record, under the current iteration."""
         self.tick()
+        self.clock_s = self.state.processes.from_main(self.clock_s)
         metrics["inflight/groups"] = self.inflight.count
         eta_s = self.clock_s * (1 - self.progress) / self.progress if self.progress else math.nan
         self.log.write(self.iteration, self.clock_s, eta_s, metrics)
 
     def save(self) -> Path:
-        """Writes a checkpoint and the current generator."""
+        """Writes a checkpoint and the current generator; each process adds its own groups."""
         progress = Progress(
             self.iteration,
             self.next_group,
@@ -183,7 +199,11 @@ class Run:
             self.best_score,
             self.guard.values,
         )
-        write_lora(self.folder / LAST, self.state.networks.lora("generator_ema"))
+        processes = self.state.processes
+        if processes.is_main:
+            write_lora(self.folder / LAST, self.state.networks.lora("generator_ema"))
+            if "surrogate" in self.state.networks.specs:
+                write_lora(self.folder / PHI, self.state.networks.lora("surrogate"))
         path = save_checkpoint(
             self.folder / CHECKPOINTS,
             self.config,
@@ -191,6 +211,7 @@ class Run:
             self.state.tensors(),
             self.inflight.snapshot(),
             keep=(self.good, self.probed),
+            processes=processes,
         )
         if self.guard.healthy:
             self._well = path
@@ -225,35 +246,42 @@ def open_run(
         raise CheckpointError(
             f"{folder} already holds a run; resume it with --resume, or choose another run.name"
         )
-    checkpoint = load_checkpoint(found, config) if found is not None else None
     if config.compute.threads is not None:
         torch.set_num_threads(config.compute.threads)
     with ExitStack() as stack:
+        processes = stack.enter_context(joined_processes())
+        _require_even_shares(config, processes)
+        checkpoint = load_checkpoint(found, config, processes) if found is not None else None
         stream = PromptStream(config.prompts, config.run.seed)
         source = source if source is not None else stack.enter_context(_client(config))
         wanted = {s.reward for s in (*config.prompts, *config.heldout.prompts)}
+        if config.heldout.second_opinion not in (None, JUDGE):
+            wanted.add(str(config.heldout.second_opinion))
         rewards = known_rewards(source, sorted(wanted))
         backbone = load_backbone(config.model, config.compute)
-        state = TrainState(backbone, build_networks(backbone, config), config)
+        state = TrainState(backbone, build_networks(backbone, config), config, processes)
         texts = TextCache(backbone)
-        run_id = _run_id(folder, new=checkpoint is None)
+        run_id = _run_id(folder, processes, new=checkpoint is None)
         inflight = stack.enter_context(InFlight(source, run_id, rewards, config.server.patience_s))
-        heldout = Heldout(config, run_id, state.networks, texts, source, rewards)
+        # The main process probes for all, which have the same weights.
+        probing = config if processes.is_main else config.model_copy(update={"heldout": NO_PROBE})
+        heldout = Heldout(probing, run_id, state.networks, texts, source, rewards)
         stack.callback(heldout.close)
         first = 0 if checkpoint is None else checkpoint.progress.iteration
         log = stack.enter_context(
             RunLog(
-                folder,
+                folder if processes.is_main else folder / process_folder(processes.rank),
                 first,
                 config.run.iterations,
-                live=config.run.live_view,
+                live=config.run.live_view and processes.is_main,
                 console=console,
             )
         )
         method = METHODS[config.method](state)
         run = Run(config, folder, method, texts, stream, inflight, heldout, log)
         run.guard, run.good = Guard(config.health), found  # one is resumed from what was well
-        _write_config(folder, config)
+        if processes.is_main:
+            _write_config(folder, config)
         if checkpoint is not None:
             run.restore(checkpoint)
         yield run
@@ -264,19 +292,39 @@ def read_run_id(folder: Path) -> str:
     return str(json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["run_id"])
 
 
-def _run_id(folder: Path, *, new: bool) -> str:
+def _require_even_shares(config: Config, processes: Processes) -> None:
+    """Refuses numbers that several processes cannot act on as one."""
+    count, groups = processes.count, config.groups
+    if groups.per_step % count:
+        raise ConfigError(
+            f"groups.per_step = {groups.per_step} cannot be shared out evenly to {count} "
+            f"processes; use {math.ceil(groups.per_step / count) * count}, or fewer processes"
+        )
+    if count > 1 and groups.max_idle_updates:
+        raise ConfigError(
+            f"groups.max_idle_updates = {groups.max_idle_updates} would be taken by each of "
+            f"{count} processes at another time; set it to 0"
+        )
+    if count > 1 and config.server.human_window is not None:
+        raise ConfigError(
+            f"server.human_window = {config.server.human_window} would let each of {count} "
+            "processes choose other prompts; leave it out, or train in one process"
+        )
+
+
+def _run_id(folder: Path, processes: Processes, *, new: bool) -> str:
     """Unique even if a run of the same name was deleted: the server never forgets a job's key."""
-    if not new:
-        return read_run_id(folder)
-    run_id = f"{folder.name}-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RUN_FILE).write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
-    return run_id
+    if new and processes.is_main:
+        run_id = f"{folder.name}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUN_FILE).write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
+    processes.wait()
+    return read_run_id(folder)
 
 
 def connect(url: str, config: Config, budget_s: float = START_BUDGET_S) -> RewardClient:
     """A client of the server with the key from the environment, if there is one."""
-    key = os.environ.get(config.server.api_key_env)
+    key = api_key(config.server.api_key_env)
     return RewardClient(url, api_key=key, budget_s=budget_s)
 
 

@@ -19,7 +19,7 @@ from trainer.errors import TrainerError
 from trainer.evaluation import Evaluation
 from trainer.lora_files import Lora, read_lora
 from trainer.report_data import Shot
-from trainer.run import BEST, CONFIG, LAST
+from trainer.run import BEST, CONFIG, LAST, PHI
 
 EVALUATION, GALLERY, STATS, REPORT = "eval.json", "gallery.json", "server.json", "report.html"
 
@@ -45,7 +45,7 @@ def read_config(run: Path) -> Config:
 
 
 def trained_lora(run: Path) -> Lora:
-    """The generator with the best held-out score, or the last one of a run without a probe.
+    """The newest generator as good as the best in the probe, or the last one without a probe.
 
     Raises:
         RunFolderError: the run has not saved a generator yet.
@@ -57,6 +57,21 @@ def trained_lora(run: Path) -> Lora:
         f"{run} holds no trained generator yet; train on with: "
         f"python -m trainer train --config ... --resume"
     )
+
+
+def surrogate_lora(run: Path) -> Lora:
+    """phi as it was at the end (or at the latest checkpoint).
+
+    Raises:
+        RunFolderError: the run has saved none; some methods have none.
+    """
+    if not (run / PHI).is_dir():
+        method = read_config(run).method
+        raise RunFolderError(
+            f"{run} holds no surrogate (method = {method!r}); leave out --surrogate, or train "
+            "with a method that has one until its first checkpoint"
+        )
+    return read_lora(run / PHI)
 
 
 def save_shots(run: Path, shots: Sequence[Shot]) -> None:

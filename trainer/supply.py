@@ -29,26 +29,40 @@ def fill_window(run: Run, metrics: Metrics) -> Batch | None:
     fresh = _own_groups(run)
     config = run.config
     window = config.groups.per_step if config.server.window is None else config.server.window
-    while run.inflight.count <= window:
+    while _in_window(run) <= window // run.state.processes.count:
         fresh = roll_out(run, metrics, submit=True)
     return fresh
+
+
+def _in_window(run: Run) -> int:
+    """Groups in flight, less those that wait for people in a window of their own."""
+    aside = run.inflight.waiting_for_people if _room(run) is not None else 0
+    return run.inflight.count - aside
+
+
+def _room(run: Run) -> dict[str, int] | None:
+    """How many more groups may wait for people; None where the window is for all alike."""
+    human, limit = run.inflight.human_rewards, run.config.server.human_window
+    if limit is None or all(s.reward in human for s in run.config.prompts):
+        return None
+    return dict.fromkeys(human, limit - run.inflight.waiting_for_people)
 
 
 def _own_groups(run: Run) -> Batch | None:
     """The batch that the current generator has rolled out already, in a run stopped meanwhile."""
     waiting = [e.group for e in run.inflight.snapshot() if e.group.version == run.iteration]
-    newest = waiting[-run.config.groups.per_step :]
-    return _batch(run, newest) if len(newest) == run.config.groups.per_step else None
+    newest = waiting[-run.own_groups :]
+    return _batch(run, newest) if len(newest) == run.own_groups else None
 
 
 def roll_out(run: Run, metrics: Metrics, *, submit: bool) -> Batch:
-    """One batch of groups by the current weights; submitted, or for fake score and KL alone."""
-    config = run.config
+    """This process's groups of a batch by the current weights; submitted, or for fake and KL."""
+    config, own = run.config, run.state.processes.share(run.config.groups.per_step)
     with timed(metrics, "time/rollout"):
         size, count = config.groups.size, config.groups.per_step
-        prompts = run.stream.take(count)
+        prompts = run.stream.take(count, _room(run))[own]
         first, run.next_group = run.next_group, run.next_group + count
-        keys = tuple(range(first, first + count))
+        keys = tuple(range(first, first + count))[own]
         condition = run.texts.encode([p.text for p in prompts])
         trajectory = run.method.sample(
             _noise(run, keys, "rollout"),
@@ -81,8 +95,11 @@ def _fresh_noise(run: Run, keys: tuple[int, ...]) -> Tensor | None:
 
 
 def await_scores(run: Run, interrupt: Interrupt, metrics: Metrics) -> ScoredBatch | None:
-    """Waits for a batch of scored groups; what is too old trains phi alone, beside them."""
-    wanted, idle = run.config.groups.per_step, 0
+    """Waits for a batch of scored groups; what is too old trains phi alone, beside them.
+
+    None if someone asked for a stop meanwhile.
+    """
+    wanted, idle = run.own_groups, 0
     taken: list[ScoredGroup] = []
     late: list[ScoredGroup] = []
     start = time.monotonic()
@@ -93,7 +110,7 @@ def await_scores(run: Run, interrupt: Interrupt, metrics: Metrics) -> ScoredBatc
                 (late if _is_late(run, scored.group) else taken).append(scored)
             if len(taken) == wanted:
                 break
-            if run.inflight.count < wanted - len(taken):
+            if _in_window(run) < wanted - len(taken):
                 roll_out(run, metrics, submit=True)
             elif idle < run.config.groups.max_idle_updates and not taken:
                 idle += 1
@@ -103,15 +120,20 @@ def await_scores(run: Run, interrupt: Interrupt, metrics: Metrics) -> ScoredBatc
     except BaseException:
         _put_back(run, taken + late)
         raise
-    if interrupt.requested:
+    if interrupt.agreed(run.state.processes):
         _put_back(run, taken + late)
         return None
     metrics["time/rewards"] = time.monotonic() - start
     _note_staleness(run, taken, late, metrics)
-    if late:
-        scored_late = _scored_batch(run, late)
+    if run.state.processes.any(bool(late)):
+        scored_late = _scored_batch(run, late or [_silent(taken[0])])
         run.method.update(None, scored_late, run.iteration, run.progress)
     return _scored_batch(run, taken)
+
+
+def _silent(scored: ScoredGroup) -> ScoredGroup:
+    """A group that says nothing, for a process that has to take part in others' update."""
+    return ScoredGroup(scored.group, torch.full_like(scored.rewards, torch.nan))
 
 
 def _put_back(run: Run, groups: list[ScoredGroup]) -> None:

@@ -10,16 +10,15 @@ from __future__ import annotations
 import torch
 
 from trainer.backbones import Conditioning
-from trainer.groups import Advantages
 from trainer.shapes import Latents, PerSample
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch
 from trainer.tdm_r1.surrogate import (
+    Preferences,
     References,
-    group_advantages,
     preference_gradient,
-    reward_metrics,
+    preferences,
 )
 from trainer.tdm_r1.update import FewStep, timed
 
@@ -38,23 +37,23 @@ class DirectRl(FewStep):
         if fresh is None:
             return metrics
         state, config = self.state, self.state.config.generator
-        advantage = None if scored is None else group_advantages(state, scored)
-        if scored is not None and advantage is not None:
-            metrics |= reward_metrics(scored, advantage)
+        said = None if scored is None else preferences(state, scored)
+        if said is not None:
+            metrics |= said.metrics
         with timed(metrics, "time/fake"):
             metrics |= update_fake(state, fresh, iteration, progress)
         if iteration < config.frozen:
             return metrics
         with timed(metrics, "time/generator"):
             rewarded = iteration >= config.warmup and config.rho > 0
-            if rewarded and scored is not None and advantage is not None and advantage.live.any():
-                metrics |= self._preference(scored, advantage, iteration)
+            if rewarded and scored is not None and said is not None and said.live > 0:
+                metrics |= self._preference(scored, said, iteration)
             metrics |= update_generator(state, fresh, iteration, progress, rewarded=False)
         if state.config.reference.kind == "ema":
             state.networks.average("reference", "generator", state.config.reference.decay)
         return metrics
 
-    def _preference(self, scored: ScoredBatch, advantage: Advantages, iteration: int) -> Metrics:
+    def _preference(self, scored: ScoredBatch, said: Preferences, iteration: int) -> Metrics:
         """Leaves rho times the gradient of Eq. 9 on the generator, for the step that follows."""
         state = self.state
         t_range = state.config.surrogate.t_range
@@ -62,7 +61,7 @@ class DirectRl(FewStep):
             state,
             "generator",
             scored,
-            advantage,
+            said,
             state.draw(scored.batch, iteration, "direct_rl", t_range, shared=True),
             self._reference,
             factor=state.config.generator.rho,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shared.client import RewardClient
+from shared.keys import api_key
 from trainer.config import Config
 from trainer.doctor import Surroundings, examine, worst
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print one line per finding; 1 if any failed."""
-    key = os.environ.get(args.api_key_env)
+    key = api_key(args.api_key_env)
     place = Surroundings(args.model, args.runs, args.server, key)
     with RewardClient(args.server, api_key=key, budget_s=0) as client:
         findings = examine(place, client)

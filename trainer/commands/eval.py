@@ -10,13 +10,23 @@ from rich.console import Console
 from shared.client import RewardClient
 from trainer.config import Config, load_config
 from trainer.evaluate import Settings
-from trainer.evaluation import START, TEACHER, TRAINED, Evaluation, load, require_weights, save
+from trainer.evaluation import (
+    START,
+    SURROGATE,
+    TEACHER,
+    TRAINED,
+    Evaluation,
+    EvaluationError,
+    load,
+    require_weights,
+    save,
+)
 from trainer.evaluation import table as estimates
 from trainer.evaluation_set import embedded_prompts, fingerprint, read_prompts
 from trainer.measure import Plan, measure
 from trainer.report_tables import terminal_table
 from trainer.run import START_BUDGET_S, connect, read_run_id
-from trainer.run_folder import EVALUATION, read_config, save_shots, trained_lora
+from trainer.run_folder import EVALUATION, read_config, save_shots, surrogate_lora, trained_lora
 
 BASE_ROWS = (TEACHER, START)
 RUN_ID = "evaluation"
@@ -28,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, metavar="DIR", help="writes DIR/eval.json")
     parser.add_argument("--run", type=Path, metavar="RUN", help="a run's generator as well")
     parser.add_argument("--all-rows", action="store_true", help="with --run: every row again")
+    parser.add_argument(
+        "--surrogate", action="store_true", help="with --run: phi itself, sampled in many steps"
+    )
     parser.add_argument("--server", default=defaults.server.url, metavar="URL")
     parser.add_argument(
         "--budget", type=float, default=START_BUDGET_S, metavar="S", help="seconds to retry for"
@@ -43,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, store, and print the table."""
+    if args.surrogate and args.run is None:
+        raise EvaluationError("--surrogate needs the run that trained one; add --run RUN")
     config, console = _config(args), Console()
     settings = Settings(
         images_per_tag=args.images_per_tag,
@@ -53,9 +68,13 @@ def main(args: argparse.Namespace) -> int:
     )
     plan = Plan(
         config,
-        rows=rows_of(args.run, everything=args.all_rows),
+        rows=(
+            *rows_of(args.run, everything=args.all_rows),
+            *([SURROGATE] if args.surrogate else []),
+        ),
         settings=settings,
         trained=trained_lora(args.run) if args.run else None,
+        surrogate=surrogate_lora(args.run) if args.surrogate else None,
         prompts=read_prompts(args.prompts) if args.prompts else embedded_prompts(),
     )
     with connect(args.server, config, args.budget) as client:

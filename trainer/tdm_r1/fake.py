@@ -23,9 +23,9 @@ def update_fake(state: TrainState, fresh: Batch, iteration: int, progress: float
         for rows in state.micro_batches(fresh):
             v = velocity(noised.x_t[rows], noised.t[rows], condition.rows(rows))
             loss = losses.fake_loss(v, noised.v_star[rows], noised.weight[rows])
-            loss = loss * (v.shape[0] / fresh.samples)
+            loss = loss * (v.shape[0] / fresh.samples / state.processes.count)
             torch.autograd.backward(loss)
             total += float(loss.detach())
         norm = state.step("fake", progress)
-        metrics = {"loss/fake": total, "grad_norm/fake": norm}
+        metrics = {"loss/fake": state.processes.totals(total)[0], "grad_norm/fake": norm}
     return metrics

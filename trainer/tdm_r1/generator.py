@@ -52,12 +52,14 @@ def update_generator(
         directions = _directions(state, draw, x_s.detach(), condition, rewarded, teacher)
         direction, force = _combine(state, directions)
         loss = losses.generator_loss(x0, direction, losses.normaliser(x0, directions.teacher))
+        loss = loss / state.processes.count
         torch.autograd.backward(loss)
         total = float(loss.detach())
     else:
         total, force = _in_micro_batches(state, fresh, draw, condition, rewarded, teacher)
     norm = state.step("generator", progress)
     state.networks.average("generator_ema", "generator", config.ema)
+    total = state.processes.totals(total)[0]
     metrics = {"loss/generator": total, "grad_norm/generator": norm, "force/kl": force.kl}
     if rewarded:
         metrics["force/reward"] = force.reward
@@ -84,7 +86,7 @@ def _in_micro_batches(
     for rows in state.micro_batches(fresh):
         x0, _ = _student(state, draw.rows(rows), condition.rows(rows))
         loss = losses.generator_loss(x0, direction[rows], n[rows])
-        loss = loss * (x0.shape[0] / fresh.samples)
+        loss = loss * (x0.shape[0] / fresh.samples / state.processes.count)
         torch.autograd.backward(loss)
         total += float(loss.detach())
     return total, force
@@ -135,23 +137,24 @@ def _directions(
 
 
 def _combine(state: TrainState, directions: Directions) -> tuple[Latents, losses.Force]:
-    """g_kl + factor g_r, the factor by `generator.ratio`."""
-    config, kl = state.config.generator, losses.rms(directions.kl)
-    if directions.reward is None:
+    """g_kl + factor g_r, the factor by `generator.ratio` from the norms over all processes."""
+    config, reward = state.config.generator, directions.reward
+    pulled = torch.zeros_like(directions.kl) if reward is None else reward
+    sums = state.processes.sum(torch.stack(losses.moments(directions.kl, pulled)))
+    moments = losses.Moments(*(sums / state.processes.count))
+    kl, pull = moments.norms
+    if reward is None:
         return directions.kl, losses.Force(kl, 0.0, 0.0, 0.0)
-    reward = losses.rms(directions.reward)
-    wanted_kl, wanted_reward = kl, reward
+    wanted_kl, wanted_pull = kl, pull
     if config.ratio == "norm_ema":
-        state.norms.update(kl, reward, config.norm_decay)
-        wanted_kl, wanted_reward = state.norms.kl, state.norms.reward
+        state.norms.update(kl, pull, config.norm_decay)
+        wanted_kl, wanted_pull = state.norms.kl, state.norms.reward
     factor = losses.reward_factor(
         wanted_kl,
-        wanted_reward,
+        wanted_pull,
         ratio="fixed" if config.ratio == "fixed" else "norm",
         rho=config.rho,
         cap=config.ratio_cap,
         floor=config.norm_floor,
     )
-    cosine = losses.cosine(directions.reward, directions.kl)
-    direction = directions.kl + factor * directions.reward
-    return direction, losses.Force(kl, reward, factor, cosine)
+    return directions.kl + factor * reward, losses.Force(kl, pull, factor, moments.cosine)

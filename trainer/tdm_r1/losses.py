@@ -8,7 +8,7 @@ on the generator, ever. Refuses to call networks or draw random numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -100,14 +100,28 @@ class Force:
         return self.factor * self.reward / max(self.kl, 1e-12)
 
 
-def rms(x: Tensor) -> float:
-    """Root of the mean square over everything."""
-    return float(x.square().mean().sqrt())
+class Moments(NamedTuple):
+    """Mean squares and mean product of two tensors: means, so that batches can be averaged."""
+
+    kl: Tensor
+    reward: Tensor
+    product: Tensor
+
+    @property
+    def norms(self) -> tuple[float, float]:
+        """RMS of g_kl and of g_r."""
+        return float(self.kl.sqrt()), float(self.reward.sqrt())
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between the two taken as vectors; 0 if one of them is zero."""
+        kl, reward = self.norms
+        return float(self.product) / (kl * reward) if kl * reward > 0 else 0.0
 
 
-def cosine(a: Tensor, b: Tensor) -> float:
-    """Cosine of the angle between two tensors taken as vectors; 0 if one of them is zero."""
-    return float(functional.cosine_similarity(a.flatten(), b.flatten(), 0))
+def moments(kl: Latents, reward: Latents) -> Moments:
+    """Second moments over everything."""
+    return Moments(kl.square().mean(), reward.square().mean(), (kl * reward).mean())
 
 
 def reward_factor(

@@ -18,6 +18,7 @@ from trainer.config import Betas, Config, TimeRange
 from trainer.flow import renoise
 from trainer.networks import Networks, Role
 from trainer.optimizers import RoleOptimizer
+from trainer.processes import ALONE, Processes
 from trainer.randomness import integer, normals, uniform
 from trainer.rollout import Step, Trajectory
 from trainer.shapes import GroupValues, Latents, PerSample
@@ -92,8 +93,15 @@ class Draw:
 class TrainState:
     """The roles, their optimizers, the text encoder's empty prompt, and smoothed norms."""
 
-    def __init__(self, backbone: Backbone, networks: Networks, config: Config) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        networks: Networks,
+        config: Config,
+        processes: Processes = ALONE,
+    ) -> None:
         self.backbone = backbone
+        self.processes = processes
         self.networks = networks
         self.config = config
         self.uncondition = backbone.encode([""])
@@ -109,7 +117,8 @@ class TrainState:
         self.optimizers[role] = RoleOptimizer(role, parameters, lr, betas, self.config.optimizer)
 
     def step(self, role: Role, progress: float) -> float:
-        """Applies the accumulated gradient of a role; returns its norm before clipping."""
+        """Applies the gradient of a role, summed over processes; its norm before clipping."""
+        self.processes.sum_gradients(self.networks.parameters(role))
         norm = self.optimizers[role].step(progress)
         self.networks.changed(role)
         return norm

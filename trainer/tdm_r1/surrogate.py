@@ -6,7 +6,8 @@ rewards come. A step in which no group states a preference is skipped and counte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +17,7 @@ from trainer.backbones import Conditioning
 from trainer.config import SurrogateConfig
 from trainer.groups import Advantages, advantages
 from trainer.networks import Role
-from trainer.shapes import Latents, PerGroup, PerSample
+from trainer.shapes import GroupValues, Latents, PerGroup, PerSample
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.state import Draw, Metrics, ScoredBatch, TrainState
 from trainer.tdm_r1.targets import Noised
@@ -38,9 +39,9 @@ def update_surrogate(
 ) -> Metrics:
     """All updates of phi on one scored batch; the metrics are those of the first."""
     groups = state.config.groups
-    advantage = group_advantages(state, scored)
-    metrics = reward_metrics(scored, advantage)
-    if not advantage.live.any():
+    said = preferences(state, scored)
+    metrics = dict(said.metrics)
+    if said.live == 0:
         return metrics
     for update in range(state.config.surrogate.updates * groups.phi_epochs):
         draw = state.draw(
@@ -51,22 +52,40 @@ def update_surrogate(
             shared=True,
         )
         look_up = partial(references, state)
-        step_metrics = preference_gradient(state, "surrogate", scored, advantage, draw, look_up)
+        step_metrics = preference_gradient(state, "surrogate", scored, said, draw, look_up)
         step_metrics["grad_norm/surrogate"] = state.step("surrogate", progress)
         metrics = {**step_metrics, **metrics}
         _follow(state)
     return metrics
 
 
-def group_advantages(state: TrainState, scored: ScoredBatch) -> Advantages:
-    """Advantages of a scored batch by the configured rules."""
-    groups = state.config.groups
-    return advantages(
-        scored.rewards,
-        scored.names,
+@dataclass(frozen=True)
+class Preferences:
+    """What the groups of this process say; live groups and valid samples of all processes."""
+
+    advantage: Advantages
+    live: int
+    valid: int
+    metrics: Metrics
+
+
+def preferences(state: TrainState, scored: ScoredBatch) -> Preferences:
+    """Advantages by the configured rules, from the rewards of all processes."""
+    groups, processes = state.config.groups, state.processes
+    rewards, names = processes.gather(scored.rewards), processes.gather_names(scored.names)
+    everyone = advantages(
+        rewards,
+        names,
         min_valid=groups.min_valid,
         dead_std=groups.dead_std,
         std=groups.advantage_std,
+    )
+    own = processes.gather(torch.full((len(scored.rewards),), processes.rank)) == processes.rank
+    return Preferences(
+        Advantages(everyone.values[own], everyone.valid[own], everyone.live[own]),
+        int(everyone.live.sum()),
+        int(everyone.valid.sum()),
+        _reward_metrics(rewards, names, everyone),
     )
 
 
@@ -74,15 +93,15 @@ def preference_gradient(
     state: TrainState,
     role: Role,
     scored: ScoredBatch,
-    advantage: Advantages,
+    said: Preferences,
     draw: Draw,
     look_up: LookUp,
     factor: float = 1.0,
 ) -> Metrics:
     """Adds the gradient of factor times Eq. 9, with `role` as phi, to that role's parameters.
 
-    look_up: what phi is compared with and tied to at (x_t, t, condition). At least one group must
-    be live. The loss is recorded without the factor.
+    look_up: what phi is compared with and tied to at (x_t, t, condition). At least one group of
+    some process must be live. The loss is recorded without the factor.
     """
     noised, batch = state.target(draw), scored.batch
     condition = batch.condition.repeat(batch.size)
@@ -90,19 +109,22 @@ def preference_gradient(
     distances, totals, logits = [], torch.zeros(2), []
     for rows in state.micro_batches(batch):
         d, d_ref, parts, s = _backward(
-            state, role, noised, draw, refs, condition, advantage, rows, factor
+            state, role, noised, draw, refs, condition, said, rows, factor
         )
         distances.append((d - d_ref).detach())
         logits.append(s.detach())
         totals += parts
-    ranking, pairs = losses.ranking_accuracy(-torch.cat(distances), scored.rewards)
-    live = torch.cat(logits)[advantage.live]
+    accuracy, pairs = losses.ranking_accuracy(-torch.cat(distances), scored.rewards)
+    saturated = torch.cat(logits)[said.advantage.live].abs() > 4
+    loss, kl, right, of, count = state.processes.totals(
+        *totals.tolist(), accuracy * pairs if pairs else 0.0, pairs, float(saturated.sum())
+    )
     return {
-        "loss/surrogate": float(totals[0]),
-        "surrogate/kl": float(totals[1]),
-        "surrogate/ranking_accuracy": ranking,
-        "surrogate/pairs": float(pairs),
-        "surrogate/sigmoid_saturation": float((live.abs() > 4).float().mean()),
+        "loss/surrogate": loss,
+        "surrogate/kl": kl,
+        "surrogate/ranking_accuracy": right / of if of else math.nan,
+        "surrogate/pairs": of,
+        "surrogate/sigmoid_saturation": count / said.live,
     }
 
 
@@ -118,13 +140,13 @@ def _backward(
     draw: Draw,
     refs: References,
     condition: Conditioning,
-    advantage: Advantages,
+    said: Preferences,
     rows: slice,
     factor: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, PerGroup]:
     """Adds the gradient of the groups in `rows`; (d, d_ref, [preference, kl], S_g) of them."""
     config = state.config.surrogate
-    size = advantage.values.shape[1]
+    advantage, size = said.advantage, said.advantage.values.shape[1]
     part = slice(rows.start // size, rows.stop // size)
     weight = _weights(noised.weight[rows], config)
     v = state.networks.velocity(role)(noised.x_t[rows], noised.t[rows], condition.rows(rows))
@@ -137,11 +159,11 @@ def _backward(
     if config.beta_time == "paper":
         beta = config.beta * (1 - draw.step.s[rows].view(-1, size)[:, 0])
     logits = losses.group_logits(pulled, d_ref, values, valid, beta)
-    share = live.sum() / advantage.live.sum()
+    share = live.sum() / said.live
     preference = losses.preference_loss(logits, live, config.beta) * share
     loss, anchor = preference, torch.zeros(())
     if refs.anchor is not None:
-        share = valid.sum() / advantage.valid.sum()
+        share = valid.sum() / said.valid
         anchor = losses.anchor_loss(v, refs.anchor[rows], valid.flatten()) * share
         loss = loss + config.kl * anchor
     torch.autograd.backward(factor * loss)
@@ -198,14 +220,14 @@ def _follow(state: TrainState) -> None:
         networks.average("reference", "surrogate", config.reference.decay)
 
 
-def reward_metrics(scored: ScoredBatch, advantage: Advantages) -> Metrics:
+def _reward_metrics(rewards: GroupValues, names: Sequence[str], advantage: Advantages) -> Metrics:
     """Mean reward in all and per reward name, shares of dead groups and missing rewards."""
     metrics = {
         "groups/dead_share": float((~advantage.live).float().mean()),
         "groups/missing_share": float((~advantage.valid).float().mean()),
-        "reward/mean": float(scored.rewards.nanmean()),
+        "reward/mean": float(rewards.nanmean()),
     }
-    for name in sorted(set(scored.names)):
-        rows = torch.tensor([n == name for n in scored.names])
-        metrics[f"reward/{name}"] = float(scored.rewards[rows].nanmean())
+    for name in sorted(set(names)):
+        rows = torch.tensor([n == name for n in names])
+        metrics[f"reward/{name}"] = float(rewards[rows].nanmean())
     return metrics

@@ -70,6 +70,13 @@ def judge(image: NDArray[np.uint8], metadata: Mapping[str, Any]) -> bool:
     return _satisfies(find(image), include)
 
 
+def verdict(image: NDArray[np.uint8], metadata: Mapping[str, Any] | None) -> float | None:
+    """The judge's 1 or 0; None for what it cannot judge: other pictures, other rewards."""
+    if image.shape != (SIDE, SIDE, 3) or not metadata or not metadata.get("include"):
+        return None
+    return float(judge(image, metadata))
+
+
 def find(image: NDArray[np.uint8]) -> list[Found]:
     """The objects of a picture; leftovers too big for a speck are objects of shape "unknown"."""
     if image.shape != (SIDE, SIDE, 3):

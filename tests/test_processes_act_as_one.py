@@ -1,0 +1,187 @@
+"""Two training processes (real ones, over gloo) take the steps that one would take."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+from tests.fakes import FunctionServer, brightness, build_sd3_folder
+from tests.small_backbone import Recording, rolled_out, small_config
+from tests.small_updates import scored
+from trainer.checkpoint import load_checkpoint
+from trainer.config import Config, load_config
+from trainer.errors import CheckpointError, ConfigError
+from trainer.loop import train
+from trainer.metrics import read_metrics
+from trainer.networks import Role
+from trainer.processes import Processes, joined_processes
+from trainer.tdm_r1.surrogate import update_surrogate
+
+PROMPTS = "\n".join(f'{{"prompt": "a {c} star"}}' for c in ("red", "blue", "pink", "grey", "black"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_sd3_folder(tmp_path_factory.mktemp("processes") / "model")
+
+
+def config_for(model: Path, folder: Path, *overrides: str) -> Config:
+    """Adam's eps is far above rounding, which it would otherwise blow up to whole steps."""
+    (folder / "prompts.jsonl").write_text(PROMPTS)
+    return load_config(
+        None,
+        [
+            "run.name=test",
+            f"run.folder={folder / 'runs'}",
+            "run.iterations=3",
+            f"model.path={model}",
+            "lora.rank=2",
+            f'prompts=[{{file="{folder / "prompts.jsonl"}", reward="brightness"}}]',
+            f'heldout.prompts=[{{file="{folder / "prompts.jsonl"}", reward="brightness"}}]',
+            "heldout.count=2",
+            "heldout.every=2",
+            "groups.size=3",
+            "groups.per_step=4",
+            "groups.dead_std=1e-6",
+            "groups.advantage_std=batch",
+            "generator.frozen=0",
+            "generator.warmup=1",
+            "generator.ratio=norm_ema",
+            "generator.rho=0.5",
+            "generator.lr=1e-3",
+            "surrogate.lr=1e-3",
+            "optimizer.eps=1e-3",
+            "server.patience_s=60",
+            "run.live_view=false",
+            "compute.threads=1",
+            *overrides,
+        ],
+    )
+
+
+def together(work: Callable[..., None], *args: object, count: int = 2) -> None:
+    """Calls work(rank, ...) in `count` processes that torchrun could have started."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(_as_torchrun, (work, count, port, *args), nprocs=count)
+
+
+def _as_torchrun(
+    rank: int, work: Callable[..., None], count: int, port: int, *args: object
+) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    work(rank, *args)
+
+
+def trains(rank: int, *stages: Config) -> None:
+    """Trains each configuration, all but the first resumed."""
+    for i, config in enumerate(stages):
+        with FunctionServer(brightness).client() as client:
+            train(config, resume=i > 0, source=client, console=Console(file=io.StringIO()))
+
+
+def final_state(config: Config) -> dict[str, Tensor]:
+    step = config.run.folder / config.run.name / "checkpoints" / "step-000003"
+    state: dict[str, Tensor] = load_file(step / "state.safetensors")
+    return state
+
+
+@pytest.mark.parametrize("method", ["tdm_r1", "direct_rl"])
+def test_two_processes_train_what_one_trains(model: Path, tmp_path: Path, method: str) -> None:
+    fixed = ["generator.ratio=fixed"] if method == "direct_rl" else []
+    shared = [f"method={method}", *fixed]
+    one = config_for(model, tmp_path, "run.name=one", *shared)
+    two = config_for(model, tmp_path, "run.name=two", *shared)
+    trains(0, one)
+    together(trains, two)
+    alone, shared_out = final_state(one), final_state(two)
+    assert alone.keys() == shared_out.keys()
+    for name, tensor in alone.items():
+        torch.testing.assert_close(shared_out[name], tensor, rtol=1e-3, atol=1e-5, equal_nan=True)
+    expected, found = (read_metrics(c.run.folder / c.run.name) for c in (one, two))
+    assert len(expected) == len(found)
+    for before, after in zip(expected, found, strict=True):
+        assert before.keys() == after.keys()
+        for name in before:
+            kind = name.split("/")[0]
+            if kind in ("loss", "reward", "surrogate", "force", "groups", "heldout"):
+                # g_r is a small difference of two nearly equal predictions
+                rel = 2e-2 if kind == "force" else 2e-3
+                assert after[name] == pytest.approx(before[name], rel=rel, abs=1e-6), name
+
+
+def test_processes_resume_with_their_own_groups(model: Path, tmp_path: Path) -> None:
+    whole = config_for(model, tmp_path, "run.name=whole")
+    parts = config_for(model, tmp_path, "run.name=parts")
+    first = parts.model_copy(update={"run": parts.run.model_copy(update={"iterations": 1})})
+    together(trains, whole)
+    together(trains, first, parts)
+    expected, found = final_state(whole), final_state(parts)
+    assert all(torch.equal(found[k].nan_to_num(), t.nan_to_num()) for k, t in expected.items())
+    checkpoint = parts.run.folder / "parts" / "checkpoints" / "step-000003"
+    with pytest.raises(CheckpointError, match="written by 2 processes, and 1 would go on"):
+        load_checkpoint(checkpoint, parts)
+    keys = [
+        {p.group.index for p in load_checkpoint(checkpoint, parts, Processes(r, 2)).pending}
+        for r in range(2)
+    ]
+    assert keys == [{12, 13}, {14, 15}]
+
+
+def updates_phi(rank: int, folder: Path, rewards: list[list[list[float]]]) -> None:
+    """One surrogate update on this process's groups, which may all lack a reward."""
+    with joined_processes() as processes:
+        state = Recording(small_config())
+        state.processes = processes
+        keys = range(2 * rank, 2 * rank + len(rewards[rank]))
+        update_surrogate(state, scored(rolled_out(state, keys), rewards[rank]), 3, 0.0)
+        save_file(role_tensors(state), folder / f"{rank}.safetensors")
+
+
+def role_tensors(state: Recording, role: Role = "surrogate") -> dict[str, Tensor]:
+    return {k: t.clone() for k, t in state.networks.tensors(role).items()}
+
+
+def test_a_process_without_rewards_changes_nothing_and_holds_nobody_up(tmp_path: Path) -> None:
+    told = [[0.1, 0.9, 0.4, 0.2], [1.0, 0.0, math.nan, 0.7]]
+    together(updates_phi, tmp_path, [told, [[math.nan] * 4]])
+    alone = Recording(small_config())
+    before = role_tensors(alone)
+    update_surrogate(alone, scored(rolled_out(alone, (0, 1)), told), 3, 0.0)
+    for rank in range(2):
+        after = load_file(tmp_path / f"{rank}.safetensors")
+        for name, tensor in role_tensors(alone).items():
+            torch.testing.assert_close(after[name], tensor, rtol=1e-4, atol=1e-6)
+            assert not torch.equal(after[name], before[name])
+
+
+def refuses(rank: int, config: Config, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trains(rank, config)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("groups.per_step=3", "cannot be shared out evenly to 2 processes; use 4"),
+        ("groups.max_idle_updates=2", "set it to 0"),
+        ("server.human_window=4", "choose other prompts; leave it out"),
+    ],
+)
+def test_numbers_that_cannot_be_shared_are_refused(
+    model: Path, tmp_path: Path, override: str, message: str
+) -> None:
+    together(refuses, config_for(model, tmp_path, override), message)

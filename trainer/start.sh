@@ -1,0 +1,27 @@
+#!/bin/sh
+# What the trainer's container runs: the run that the environment describes, resumed where it stopped.
+set -eu
+reward=$(cat /run/choice/reward)
+case $reward in
+    mixed | human) default=trainer/configs/tiny-$reward.toml ;;
+    machine) default=trainer/configs/tiny.toml ;;
+    *) echo "start.sh: unknown choice of reward: $reward" >&2; exit 2 ;;
+esac
+set -- --config "${TRAINER_CONFIG:-$default}" --server "$REWARD_SERVER" \
+    --name "${RUN_NAME:-$reward}" --set run.folder=/var/lib/runs --resume
+if [ "$reward" != mixed ] && [ -z "${TRAINER_CONFIG:-}" ]; then
+    # These two end by the clock where somebody waits for them; here people may be away for days.
+    set -- "$@" --set run.time_budget_minutes=1e6
+fi
+if [ -n "${MODEL:-}" ]; then
+    # A folder as it is; anything else is the id of a model on the hub, or in its mounted cache.
+    [ -d "$MODEL" ] || MODEL=$(python -c \
+        'import huggingface_hub, sys; print(huggingface_hub.snapshot_download(sys.argv[1]))' "$MODEL")
+    set -- "$@" --model "$MODEL"
+fi
+if [ -n "${STUDENT_LORA:-}" ]; then
+    set -- "$@" --set "model.student_lora=$STUDENT_LORA"
+fi
+# Words, not one word: TRAINER_ARGS="--set generator.lr=1e-4 --set groups.size=6".
+# shellcheck disable=SC2086
+exec python -m trainer train "$@" ${TRAINER_ARGS:-}
