@@ -1,4 +1,4 @@
-"""``python -m reward_server [serve|scorer|simulate|keys|invite]``: serve is the default.
+"""``python -m reward_server [COMMAND]``: see COMMANDS; serve is the default.
 
 Imports only what the chosen command needs, so that scorer processes start fast.
 """
@@ -10,18 +10,32 @@ import re
 import sys
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from reward_server.commands import (
     add_data_arguments,
     add_invite_arguments,
     add_keys_arguments,
+    add_webhooks_arguments,
     invite,
     keys,
+    webhooks,
 )
+from reward_server.gold_commands import add_gold_arguments, gold
+from reward_server.provision import add_provision_arguments, provision
 from reward_server.scorers import REGISTRY, UnknownScorer
-from reward_server.settings import Settings
+from reward_server.settings import RATE_LIMIT, Settings
 from reward_server.store import StoreError
+from shared.schema_campaigns import CampaignSettings
 
-COMMANDS = ("serve", "simulate", "keys", "invite", "scorer")
+ADMINISTRATION = {
+    "keys": keys,
+    "invite": invite,
+    "gold": gold,
+    "webhooks": webhooks,
+    "provision": provision,
+}
+COMMANDS = ("serve", "simulate", "scorer", *ADMINISTRATION)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,12 +45,19 @@ def main(argv: list[str] | None = None) -> int:
     except (StoreError, UnknownScorer) as error:
         sys.stderr.write(f"reward_server: {error}\n")
         return 2
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = "--" + str((*first["loc"], "setting")[0]).replace("_", "-")
+        sys.stderr.write(f"reward_server: {option}: {first['msg']}, not {first['input']!r}\n")
+        return 2
 
 
 def _run(words: list[str]) -> int:
     if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help")):
         words = ["serve", *words]
     command = words[0]
+    if command == "invite" and words[1:2] and words[1].startswith("--"):
+        words = ["invite", "create", *words[1:]]
     parser = _parser(command)
     args = parser.parse_args(words)
     if command == "simulate":
@@ -46,10 +67,10 @@ def _run(words: list[str]) -> int:
     if command == "scorer":
         from reward_server import worker
 
-        return worker.main(_scorer_settings(args))
-    if command in ("keys", "invite"):
+        return worker.main(_scorer_settings(args), args.heartbeat)
+    if command in ADMINISTRATION:
         settings = Settings(data=Path(args.data).resolve(), database=args.database)
-        return keys(args, settings) if command == "keys" else invite(args, settings)
+        return ADMINISTRATION[command](args, settings)
     from reward_server.serve import serve
 
     return serve(_settings(args))
@@ -61,7 +82,10 @@ def _parser(command: str) -> argparse.ArgumentParser:
     _add_serve_arguments(commands.add_parser("serve", help="run the server (default)"))
     simulated = commands.add_parser("simulate", help="annotators who click by themselves")
     add_keys_arguments(commands.add_parser("keys", help="API keys"))
-    add_invite_arguments(commands.add_parser("invite", help="annotators"))
+    add_invite_arguments(commands.add_parser("invite", help="people who label, or ask them"))
+    add_gold_arguments(commands.add_parser("gold", help="pictures whose answer is known"))
+    add_webhooks_arguments(commands.add_parser("webhooks", help="whom to tell when jobs end"))
+    add_provision_arguments(commands.add_parser("provision", help="a stack's secrets, in files"))
     _add_scorer_arguments(commands.add_parser("scorer", help="one more scorer process"))
     if command == "simulate":
         from reward_server import simulate
@@ -79,16 +103,64 @@ def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--settle", type=float, default=5.0, help="seconds a human job waits for an undo"
     )
+    _add_labeling_arguments(parser)
     parser.add_argument("--max-pending-machine", type=int, default=4096)
     parser.add_argument("--max-pending-human", type=int, default=100_000)
+    parser.add_argument(
+        "--rate-limit",
+        type=int,
+        metavar="IMAGES_PER_MINUTE",
+        help="of each API key, 0 for none; counted in the database, hence over all servers on it "
+        f"(default: {RATE_LIMIT} beyond loopback, none on it)",
+    )
     parser.add_argument("--durability", choices=("normal", "full"), default="normal")
     parser.add_argument("--reward-latency", type=float, default=0.0, help=argparse.SUPPRESS)
+    _add_campaign_arguments(parser)
+
+
+def _add_campaign_arguments(parser: argparse.ArgumentParser) -> None:
+    """How people are asked where neither a request nor its campaign says so."""
+    people = parser.add_argument_group("people", "defaults; /dashboard changes them by campaign")
+    people.add_argument("--instruction", help="shown above every picture")
+    people.add_argument("--votes", type=int, default=1, help="likes and dislikes per picture")
+    people.add_argument("--quorum", type=int, help="equal votes that are enough")
+    people.add_argument("--gold-share", type=float, default=0.1, help="known answers among them")
+    people.add_argument(
+        "--layout",
+        choices=("single", "grid"),
+        default="single",
+        help="one picture at a time, or all pictures of a prompt; people may switch",
+    )
+    people.add_argument(
+        "--weights",
+        choices=("equal", "reliability"),
+        default="equal",
+        help="reliability: votes count by how often their annotator is right",
+    )
+
+
+def _add_labeling_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--onboarding", type=int, default=5, help="golds a new annotator judges first, if any exist"
+    )
+    parser.add_argument(
+        "--gold-limit",
+        type=float,
+        default=0.7,
+        help="below this share of right answers to golds an annotator is asked to pause",
+    )
+    parser.add_argument(
+        "--session", type=float, default=30 * 86400.0, help="seconds a sign-in lasts without use"
+    )
 
 
 def _add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     _add_scorer_choice(parser)
     parser.add_argument("--durability", choices=("normal", "full"), default="normal")
+    parser.add_argument(
+        "--heartbeat", type=Path, metavar="FILE", help="touched as long as the scorer is well"
+    )
     parser.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -135,10 +207,22 @@ def _settings(args: argparse.Namespace) -> Settings:
         scorers=_scorers(args),
         scorer_processes=args.scorer_processes,
         settle_s=args.settle,
+        onboarding=args.onboarding,
+        gold_limit=args.gold_limit,
+        session_s=args.session,
         max_pending_machine=args.max_pending_machine,
         max_pending_human=args.max_pending_human,
         durability=args.durability,
+        rate_limit=args.rate_limit,
         reward_latency=args.reward_latency,
+        campaign=CampaignSettings(
+            instruction=args.instruction,
+            votes=args.votes,
+            quorum=args.quorum,
+            gold_share=args.gold_share,
+            layout=args.layout,
+            weights=args.weights,
+        ),
     )
 
 

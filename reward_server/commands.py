@@ -1,14 +1,20 @@
-"""``keys`` and ``invite``: who may use a server, decided by whoever can write its data folder."""
+"""``keys``, ``invite`` and ``webhooks``: who may use a server, and whom it tells.
+
+Decided by whoever can write its data folder.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
 
+import httpx
+
 from reward_server.settings import Settings
-from reward_server.store import Store, people
+from reward_server.store import Store, golds, outbox, people
 from shared.schema import Scope
 
 
@@ -28,70 +34,114 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
 def add_invite_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``invite``."""
     actions = parser.add_subparsers(dest="action", required=True)
-    create = actions.add_parser("create", help="make an annotator and print the sign-in link once")
+    create = actions.add_parser("create", help="(default) print a sign-in link, once")
     create.add_argument("--name", required=True, type=_name)
+    create.add_argument("--role", choices=("annotator", "requester"), default="annotator")
     create.add_argument("--url", default="http://127.0.0.1:8000", help="where annotators connect")
     revoke = actions.add_parser("revoke", help="sign an annotator out for good; labels stay")
     revoke.add_argument("--name", required=True, type=_name)
-    listing = actions.add_parser("list", help="all annotators")
+    go_on = actions.add_parser("continue", help="let go on whom wrong answers to golds paused")
+    go_on.add_argument("--name", required=True, type=_name)
+    listing = actions.add_parser("list", help="everybody invited")
+    for one in (create, revoke, go_on, listing):
+        add_data_arguments(one)
+
+
+def add_webhooks_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``webhooks``."""
+    actions = parser.add_subparsers(dest="action", required=True)
+    create = actions.add_parser("create", help="register an endpoint and print its secret once")
+    create.add_argument("--name", required=True, type=_name, help="what a request names it by")
+    create.add_argument("--url", required=True, type=_url, help="where messages are posted to")
+    revoke = actions.add_parser("revoke", help="send nothing there any more")
+    revoke.add_argument("--name", required=True, type=_name)
+    listing = actions.add_parser("list", help="names, addresses and age; never the secrets")
     for one in (create, revoke, listing):
         add_data_arguments(one)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Where a server keeps its state; the same for all its processes."""
-    parser.add_argument("--data", default="data", help="folder of the server's state")
+    data = os.environ.get("REWARD_DATA", "data")
+    parser.add_argument(
+        "--data", default=data, help="folder of the server's state (or REWARD_DATA)"
+    )
     parser.add_argument(
         "--database",
+        default=os.environ.get("REWARD_DATABASE"),
         metavar="URL",
         help="postgresql+psycopg://USER@HOST/NAME, shared by any number of servers and scorers "
-        "(password: in ~/.pgpass or PGPASSWORD); default: SQLite in --data",
+        "(password: in ~/.pgpass or PGPASSWORD; or REWARD_DATABASE); default: SQLite in --data",
     )
 
 
 def keys(args: argparse.Namespace, settings: Settings) -> int:
     """Create, revoke or list API keys."""
-    store = _open(settings)
+    store = open_store(settings)
     if args.action == "create":
         scopes: list[Scope] = args.scope or ["score"]
         try:
             secret = store.write(people.create_key, args.name, scopes, time.time())
         except people.NameTaken as error:
-            return _fail(str(error))
-        _say(secret)
+            return fail(str(error))
+        say(secret)
         sys.stderr.write(f"key {args.name!r}, scopes {scopes}; it is not shown again\n")
     elif args.action == "revoke":
         if not store.write(people.revoke_key, args.name, time.time()):
-            return _fail(f"no key named {args.name!r} is in use; see: keys list")
-        _say(f"revoked {args.name}")
+            return fail(f"no key named {args.name!r} is in use; see: keys list")
+        say(f"revoked {args.name}")
     else:
         for row in store.read(people.keys):
-            _say(f"{row.name}\t{','.join(row.scopes)}\t{_since(row.created_at, row.revoked_at)}")
+            say(f"{row.name}\t{','.join(row.scopes)}\t{_since(row.created_at, row.revoked_at)}")
     store.close()
     return 0
 
 
 def invite(args: argparse.Namespace, settings: Settings) -> int:
-    """Create, revoke or list annotators."""
-    store = _open(settings)
+    """Invite, revoke, let go on or list people."""
+    store = open_store(settings)
     if args.action == "create":
         try:
-            token = store.write(people.create_invite, args.name, time.time())
+            token = store.write(people.create_invite, args.name, time.time(), args.role)
         except people.NameTaken as error:
-            return _fail(str(error))
-        _say(f"{args.url.rstrip('/')}/?invite={token}")
+            return fail(str(error))
+        say(f"{args.url.rstrip('/')}/?invite={token}")
     elif args.action == "revoke":
         if not store.write(people.revoke_annotator, args.name, time.time()):
-            return _fail(f"no annotator named {args.name!r} is active; see: invite list")
-        _say(f"revoked {args.name}")
+            return fail(f"nobody named {args.name!r} is active; see: invite list")
+        say(f"revoked {args.name}")
+    elif args.action == "continue":
+        if not store.write(golds.check_anew, args.name, "command", time.time()):
+            return fail(f"nobody is named {args.name!r}; see: invite list")
+        say(f"{args.name} may go on")
     else:
         for row in store.read(people.annotators):
-            _say(f"{row.name}\t{_since(row.created_at, row.revoked_at)}")
+            say(f"{row.name}\t{row.role}\t{_since(row.created_at, row.revoked_at)}")
     store.close()
     return 0
 
 
-def _open(settings: Settings) -> Store:
+def webhooks(args: argparse.Namespace, settings: Settings) -> int:
+    """Register, revoke or list endpoints; requests can name no others."""
+    store = open_store(settings)
+    if args.action == "create":
+        try:
+            say(store.write(outbox.create, args.name, args.url, time.time()))
+        except people.NameTaken as error:
+            return fail(str(error))
+    elif args.action == "revoke":
+        if not store.write(outbox.revoke, args.name, time.time()):
+            return fail(f"no webhook named {args.name!r} is in use; see: webhooks list")
+        say(f"revoked {args.name}")
+    else:
+        for row in store.read(outbox.endpoints):
+            say(f"{row.name}\t{row.url}\t{_since(row.created_at, row.revoked_at)}")
+    store.close()
+    return 0
+
+
+def open_store(settings: Settings) -> Store:
+    """The store of a server, which may be running."""
     if settings.database is None:
         settings.data.mkdir(parents=True, exist_ok=True)
     store = Store(settings.database_url)
@@ -104,13 +154,26 @@ def _since(created: float, revoked: float | None) -> str:
     return f"since {day}" if revoked is None else f"since {day}, revoked"
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a result."""
     sys.stdout.write(line + "\n")
 
 
-def _fail(message: str) -> int:
+def fail(message: str) -> int:
+    """Say what is in the way; the exit code."""
     sys.stderr.write(f"reward_server: {message}\n")
     return 1
+
+
+def _url(text: str) -> str:
+    try:
+        url = httpx.URL(text)
+        fine = url.scheme in ("http", "https") and url.host != ""
+    except httpx.InvalidURL:
+        fine = False
+    if not fine:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address; use https://HOST/PATH")
+    return text
 
 
 def _name(text: str) -> str:

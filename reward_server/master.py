@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import threading
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import structlog
@@ -75,15 +76,22 @@ class Server:
 
 
 class Nobody:
-    """Started by hand: goes on until SIGINT or SIGTERM and reports to the log."""
+    """Started by hand: goes on until SIGINT or SIGTERM and reports to the log.
 
-    def __init__(self) -> None:
+    Touches ``heartbeat`` before every batch and every look for work: a file that grows old means
+    a scorer that hangs.
+    """
+
+    def __init__(self, heartbeat: Path | None = None) -> None:
+        self._heartbeat = heartbeat
         self._told = threading.Event()
         for number in SIGNALS:
             signal.signal(number, lambda *_: self._told.set())
 
     def wanted(self) -> bool:
         """True until told to stop."""
+        if self._heartbeat is not None:
+            self._heartbeat.touch()
         return not self._told.is_set()
 
     def idle(self, seconds: float) -> None:

@@ -43,10 +43,21 @@ class Metrics:
             buckets=BUCKETS_S,
         )
 
+        self._webhooks = Counter(
+            "reward_webhook_attempts",
+            "Webhooks this process has sent; given_up ones are lost",
+            ("webhook", "outcome"),
+            registry=self._registry,
+        )
+
     def answered(self, method: str, route: str, code: int, seconds: float) -> None:
         """Count one answered request; ``route`` is the template, not the path."""
         self._requests.labels(method, route, str(code)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def webhook(self, name: str, outcome: str) -> None:
+        """Count one attempt at a webhook: delivered, failed (it is tried again) or given_up."""
+        self._webhooks.labels(name, outcome).inc()
 
     def render(self, queue: QueueFigures, scorers: int) -> bytes:
         """Everything in Prometheus' text format, with ``scorers`` processes of this server."""
@@ -75,6 +86,14 @@ class _Queue(Collector):
         for reward, (items, age_s) in self._queue.waiting.items():
             waiting.add_metric([reward], items)
             oldest.add_metric([reward], age_s)
+        messages = GaugeMetricFamily("reward_webhook_waiting", "On their way", labels=["webhook"])
+        since = GaugeMetricFamily(
+            "reward_webhook_oldest_seconds", "Age of the oldest of them", labels=["webhook"]
+        )
+        for webhook, (n, age_s) in self._queue.webhooks.items():
+            messages.add_metric([webhook], n)
+            since.add_metric([webhook], age_s)
+        yield from (messages, since)
         leases = GaugeMetricFamily("reward_leases", "Live leases", labels=["kind"])
         for kind, n in self._queue.leased.items():
             leases.add_metric([kind], n)

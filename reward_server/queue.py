@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from reward_server.votes import agreement, mean_reward
 from shared.schema import TERMINAL, ItemErrorCode, ItemStatus, JobStatus, Json, Label
+from shared.schema_campaigns import Weights
 
 MAX_ATTEMPTS: Final = 3
 """Times a machine may claim an item before it is given up; counted at claim."""
@@ -21,6 +22,8 @@ LEASE_MIN_S: Final = 30.0
 LEASE_MAX_S: Final = 600.0
 
 Kind = Literal["machine", "human"]
+ItemKind = Literal["machine", "human", "gold"]
+"""Who answers: a scorer, people, or nobody: a gold's answer is known, and people are checked."""
 LeaseState = Literal["leased", "done", "skipped", "expired", "revoked", "extra"]
 
 JOB_MOVES: Final[Mapping[JobStatus, frozenset[JobStatus]]] = {
@@ -78,6 +81,8 @@ class Rules:
     min_votes: int = 1
     quorum: int | None = None
     max_skips: int = 1
+    max_votes: int | None = None
+    min_agreement: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class NewJob:
     """A checked score request on its way into the store."""
 
     id: str
-    kind: Kind
+    kind: ItemKind
     reward: str
     model: str
     items: list[NewItem]
@@ -100,7 +105,9 @@ class NewJob:
     priority: int = 0
     options: Json | None = None
     instruction: str | None = None
+    webhook: str | None = None
     rules: Rules = field(default_factory=Rules)
+    weights: Weights = "equal"
 
 
 @dataclass(frozen=True)
@@ -130,10 +137,20 @@ class Decision:
     error: tuple[ItemErrorCode, str] | None = None
 
 
+def votes_needed(rules: Rules, tally: Tally) -> int:
+    """Likes and dislikes that close an item as it stands: one more while people disagree."""
+    votes = tally.likes + tally.dislikes
+    if votes < rules.votes:
+        return rules.votes
+    united = agreement(tally.likes, tally.dislikes)
+    settled = united is None or united >= rules.min_agreement
+    return votes if settled or votes >= (rules.max_votes or 0) else votes + 1
+
+
 def decide_item(rules: Rules, tally: Tally, *, deadline_passed: bool = False) -> Decision | None:
     """End of a human item, or None while it must go on waiting for votes."""
     votes = tally.likes + tally.dislikes
-    enough = votes >= rules.votes
+    enough = votes >= votes_needed(rules, tally)
     quorum = rules.quorum is not None and max(tally.likes, tally.dislikes) >= rules.quorum
     skipped_out = tally.skips >= rules.max_skips
     if not (enough or quorum or skipped_out or deadline_passed):

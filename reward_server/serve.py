@@ -57,7 +57,8 @@ def serve(settings: Settings) -> int:
             timeout_keep_alive=75,
         )
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        sys.stdout.write(f"reward server: http://{host}:{port} (labeling UI at /, API at /docs)\n")
+        places = "labeling UI at /, dashboard at /dashboard, API at /docs"
+        sys.stdout.write(f"reward server: http://{host}:{port} ({places})\n")
         sys.stdout.flush()
         # Uvicorn raises the signals it has handled once more when it is done.
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -19,13 +19,14 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from reward_server.blobs import Blobs
+from reward_server.courier import Courier
 from reward_server.hub import Hub, Pace
 from reward_server.metrics import Metrics
 from reward_server.pool import ScorerPool
 from reward_server.queue import Kind
 from reward_server.scorers import load
 from reward_server.settings import Settings
-from reward_server.store import Store, jobs, leases, purging
+from reward_server.store import Store, claims, jobs, leases, purging, reliability
 from reward_server.worker import is_dead
 
 P = ParamSpec("P")
@@ -36,6 +37,9 @@ BURY_S: Final = 5.0
 """How often scorer processes of this machine are looked after that no server here has started."""
 WATCH_S: Final = 0.1
 PURGE_S: Final = 60.0
+DELIVER_S: Final = 0.5
+LEARN_S: Final = 30.0
+"""How often the reliability of annotators is estimated anew, while somebody wants it."""
 FRESH_S: Final = 3600.0
 """Images put or named within this time are never deleted: a request may be on its way."""
 
@@ -74,6 +78,7 @@ class Service:
         self.metrics = Metrics()
         self.pace = Pace()
         self.pool = ScorerPool(settings, self._scored, self._release)
+        self.courier = Courier(self.read, self.write, clock, self.metrics)
         self.started_at = clock()
         self._writer = ThreadPoolExecutor(self.store.writers, "store-write")
         self._workers = ThreadPoolExecutor(8, "store-read")
@@ -85,6 +90,7 @@ class Service:
         await self._bury()
         self.pool.start()
         rounds = [(self._sweep, SWEEP_S), (self._bury, BURY_S), (self.purge, PURGE_S)]
+        rounds += [(self.courier.deliver, DELIVER_S), (self.learn, LEARN_S)]
         if self.store.writers > 1 or self.settings.scorer_processes == 0:
             rounds.append((_Watch(self).look, WATCH_S))
         self._tasks = [asyncio.create_task(self._again(*one)) for one in rounds]
@@ -95,6 +101,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.courier.stop()
         await self.pool.stop()
         self._writer.shutdown()
         self._workers.shutdown()
@@ -154,11 +161,20 @@ class Service:
             if is_dead(worker):
                 await self._release(worker)
 
+    async def learn(self) -> None:
+        """Estimate who is right how often, if votes of an open job are weighed by it."""
+        if await self.read(reliability.wanted):
+            votes = await self.read(reliability.latest_votes)
+            golds, truth = await self.read(reliability.gold_votes)
+            found = await self.run(reliability.estimate, votes + golds, truth)
+            await self.write(reliability.learn, found, self.clock())
+
     async def purge(self) -> None:
         """Forget results that were kept long enough, and images that nothing refers to any more."""
         before = self.clock() - self.settings.results_kept_s
         while old := await self.read(purging.old_jobs, before):
             await self.write(purging.purge_jobs, old, self.clock())
+        await self.write(claims.forget_pages, self.clock() - FRESH_S)
         while unused := await self.read(purging.unused_blobs, before):
             for sha256 in await self.write(purging.forget_blobs, unused, before):
                 await self.run(self.blobs.remove, sha256, FRESH_S)

@@ -5,6 +5,9 @@ A skip is no dislike: it moves neither the reward nor the agreement.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 
 def mean_reward(likes: int, dislikes: int) -> float | None:
     """Mean of like = 1 and dislike = 0; None without a single vote.
@@ -26,3 +29,18 @@ def agreement(likes: int, dislikes: int) -> float | None:
         return None
     agreeing = likes * (likes - 1) + dislikes * (dislikes - 1)
     return agreeing / (votes * (votes - 1))
+
+
+def weighted_reward(votes: Iterable[tuple[bool, float]]) -> float | None:
+    """Mean of like = 1 and dislike = 0, each vote with its weight; None without a vote.
+
+    Votes that all weigh nothing count alike: a person nobody agrees with is still a person asked.
+
+    >>> weighted_reward([(True, 3.0), (False, 1.0)])
+    0.75
+    """
+    given = list(votes)
+    total = math.fsum(weight for _, weight in given)
+    if total <= 0:
+        return mean_reward(sum(liked for liked, _ in given), sum(not liked for liked, _ in given))
+    return math.fsum(weight for liked, weight in given if liked) / total

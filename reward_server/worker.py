@@ -67,7 +67,7 @@ def _machine() -> str:
     return f"{socket.gethostname()}/{ids.stat().st_ino if ids.exists() else 0}"
 
 
-def main(settings: Settings | None) -> int:
+def main(settings: Settings | None, heartbeat: Path | None = None) -> int:
     """Score by ``settings``; without any, for the server that started this process."""
     log_to_stderr()
     if settings is None:
@@ -76,7 +76,7 @@ def main(settings: Settings | None) -> int:
     store = Store(settings.database_url)
     store.migrate()
     store.close()
-    return run(settings, Nobody())
+    return run(settings, Nobody(heartbeat))
 
 
 def run(settings: Settings, master: Master) -> int:

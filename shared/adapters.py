@@ -45,7 +45,7 @@ def quoted_text(prompt: str, metadata: Mapping[str, Any]) -> Json:
     """
     found = re.search(r'"([^"]+)"', prompt)
     if found is None:
-        raise ValueError(f"prompt {prompt!r} quotes no text; pass target_of= to say what to read")
+        raise ValueError(f"prompt {prompt!r} quotes no text; say what to read (target_of=)")
     return {"text": found[1]}
 
 

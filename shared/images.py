@@ -83,13 +83,22 @@ def decode(data: bytes) -> Pixels:
     """
     with _opened(data) as image:
         try:
-            upright = ImageOps.exif_transpose(image)
+            upright = _eight_bits(ImageOps.exif_transpose(image))
             if upright.has_transparency_data:
                 rgba = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
             return np.asarray(upright.convert("RGB"), dtype=np.uint8)
         except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
             raise ImageError("image_undecodable", f"damaged {image.format} file: {error}") from None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey by its upper byte; Pillow's own conversion would turn all but black white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    grey = np.asarray(image)
+    clear = grey == image.info.get("transparency", -1)
+    return Image.fromarray(np.where(clear, 255, grey >> 8).astype(np.uint8))
 
 
 def sha256_hex(data: bytes) -> str:

@@ -45,6 +45,7 @@ ErrorCode = Literal[
     "conflict",
     "already_used",
     "nothing_to_undo",
+    "other_annotator",
     "hash_mismatch",
     "purged",
     "too_large",
@@ -53,6 +54,7 @@ ErrorCode = Literal[
     "idempotency_mismatch",
     "scorer_unavailable",
     "queue_full",
+    "rate_limited",
     "disk_full",
     "storage_failed",
     "not_ready",
@@ -71,9 +73,10 @@ ItemErrorCode = Literal[
     "cancelled",
 ]
 
-_NO_NUL: Final = r"^[^\x00]*$"
+NO_NUL: Final = r"^[^\x00]*$"
 """A character no database keeps in text; refused here, so that all servers behave alike."""
-Id = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_NUL)]
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=NO_NUL)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]{1,64}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Json = dict[str, JsonValue]
 
@@ -111,7 +114,7 @@ class ScoreItem(Wire):
     """
 
     id: Id | None = None
-    prompt: Annotated[str, Field(max_length=10_000, pattern=_NO_NUL)]
+    prompt: Annotated[str, Field(max_length=10_000, pattern=NO_NUL)]
     image: ImageRef
     target: Json | None = None
 
@@ -121,8 +124,10 @@ class ScoreRequest(Wire):
 
     ``votes``, ``min_votes``, ``quorum``, ``max_skips`` and ``instruction`` apply to human rewards.
     An item is closed after ``votes`` likes and dislikes; or when one side has ``quorum`` votes; or
-    after ``max_skips`` skips (default: ``votes``), scored then if it has ``min_votes`` votes.
+    after ``max_skips`` skips (default: ``votes``), scored then if it has ``min_votes`` votes. Where
+    less than ``min_agreement`` of the voters' pairs agree, one more is asked, up to ``max_votes``.
     ``deadline_s`` counts from acceptance; at the deadline whatever has ``min_votes`` is scored.
+    ``webhook`` names an endpoint of this server that is told when the job is over.
     """
 
     reward: Id | None = None
@@ -137,7 +142,10 @@ class ScoreRequest(Wire):
     min_votes: Annotated[int, Field(ge=1, le=100)] = 1
     quorum: Annotated[int, Field(ge=1, le=100)] | None = None
     max_skips: Annotated[int, Field(ge=1, le=100)] | None = None
-    instruction: Annotated[str, Field(max_length=2000, pattern=_NO_NUL)] | None = None
+    max_votes: Annotated[int, Field(ge=1, le=100)] | None = None
+    min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.5
+    instruction: Annotated[str, Field(max_length=2000, pattern=NO_NUL)] | None = None
+    webhook: Name | None = None
 
     @model_validator(mode="after")
     def _votes_fit(self) -> Self:
@@ -145,6 +153,8 @@ class ScoreRequest(Wire):
             value = getattr(self, name)
             if value is not None and value > self.votes:
                 raise ValueError(f"{name}={value} can never be reached with votes={self.votes}")
+        if self.max_votes is not None and self.max_votes < self.votes:
+            raise ValueError(f"max_votes={self.max_votes} is less than votes={self.votes}")
         return self
 
 
@@ -153,6 +163,8 @@ class JobPatch(Wire):
 
     ``deadline_s`` counts from now, null takes the deadline away; ``votes`` is for human rewards.
     """
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     deadline_s: Annotated[float, Field(gt=0, le=366 * 86400)] | None = None
     votes: Annotated[int, Field(ge=1, le=100)] | None = None

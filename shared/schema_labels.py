@@ -5,11 +5,18 @@ Nothing here can carry a run, a policy, a reward or another person's vote to an 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from shared.schema import MAX_CLAIM, Id, Label, Wire
+from shared.schema import MAX_CLAIM, MAX_ITEMS, NO_NUL, Id, ImageRef, Label, Wire
+
+Layout = Literal["single", "grid"]
+Role = Literal["annotator", "requester"]
+FlagReason = Literal["broken_image", "unsafe", "cannot_judge"]
+
+TOO_FAST_MS: Final = 150
+"""Nobody sees and judges a picture in less; such labels count, and are marked in the export."""
 
 
 class SessionRequest(Wire):
@@ -20,10 +27,15 @@ class SessionRequest(Wire):
 
 
 class ClaimRequest(Wire):
-    """Ask for up to ``n`` items; ``resume`` first returns the leases this annotator still holds."""
+    """Ask for up to ``n`` items; ``resume`` first returns the leases this annotator still holds.
+
+    ``page`` names who asks, for ``LeaveRequest``; ``together`` asks for images of one prompt.
+    """
 
     n: Annotated[int, Field(ge=1, le=MAX_CLAIM)] = 16
     resume: bool = False
+    page: Id | None = None
+    together: bool = False
 
 
 class ClaimedItem(Wire):
@@ -43,12 +55,16 @@ class QueueView(Wire):
     """What is left for this annotator.
 
     ``open``: items that can be claimed now; ``leased_elsewhere``: items others are looking at, the
-    next of which returns within ``next_return_s`` if it is not judged.
+    next of which returns within ``next_return_s`` if it is not judged; ``for_others``: items this
+    annotator has judged that wait for the votes of others. ``pause``: no item is given out, until
+    the annotator has taken a break (``retry``) or the requester says so (``requester``).
     """
 
     open: int
     leased_elsewhere: int
     next_return_s: float | None = None
+    for_others: int = 0
+    pause: Literal["retry", "requester"] | None = None
 
 
 class ClaimResult(Wire):
@@ -66,6 +82,13 @@ class SubmitRow(Wire):
     label: Label
     client_label_id: Id
     rt_ms: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    reason: FlagReason | None = None
+
+    @model_validator(mode="after")
+    def _reasons_are_for_flags(self) -> Self:
+        if self.reason is not None and self.label != "flag":
+            raise ValueError(f"reason={self.reason!r} goes with label 'flag', not {self.label!r}")
+        return self
 
 
 class SubmitResult(Wire):
@@ -90,9 +113,13 @@ class SubmitResults(Wire):
 
 
 class UndoRequest(Wire):
-    """Retract one label; without ``client_label_id`` the latest one of this annotator."""
+    """Retract one label; without ``client_label_id`` the latest one of this annotator.
+
+    ``page`` is who gets its item again.
+    """
 
     client_label_id: Id | None = None
+    page: Id | None = None
 
 
 class UndoResult(Wire):
@@ -116,6 +143,20 @@ class LeaseRequest(Wire):
     leases: Annotated[list[LeaseRef], Field(max_length=1000)]
 
 
+class LeaveRequest(Wire):
+    """A page has ended: what it holds goes to others, except what is in ``keep`` (assignments whose
+    label is on its way), and it gets nothing any more."""
+
+    page: Id
+    keep: Annotated[list[Id], Field(max_length=10_000)] = Field(default_factory=list)
+
+
+class LeaveResult(Wire):
+    """How many leases were given back."""
+
+    released: int
+
+
 class LeaseResult(Wire):
     """Assignments that are (heartbeat) or were (release) live, and those that are not any more."""
 
@@ -124,9 +165,11 @@ class LeaseResult(Wire):
 
 
 class Annotator(Wire):
-    """Who is signed in, and what they have done."""
+    """Who is signed in, what they have done, and how pictures are shown unless they choose."""
 
     name: str
+    role: Role = "annotator"
+    layout: Layout = "single"
     labels: int
     labels_today: int
     leased: int
@@ -144,3 +187,55 @@ class LabelStats(Wire):
     annotators_last_hour: int
     oldest_waiting_s: float | None
     open_jobs: int
+
+
+class NewGold(Wire):
+    """A picture whose answer is known, to be mixed in unseen; it never becomes a reward."""
+
+    prompt: Annotated[str, Field(max_length=10_000, pattern=NO_NUL)]
+    image: ImageRef
+    answer: Literal["like", "dislike"]
+    instruction: Annotated[str, Field(max_length=2000, pattern=NO_NUL)] | None = None
+
+
+class GoldRequest(Wire):
+    """Golds to add; one that is known already gets the new answer."""
+
+    golds: Annotated[list[NewGold], Field(min_length=1, max_length=MAX_ITEMS)]
+
+
+class GoldReceipt(Wire):
+    """How many golds were new, and how many there are now."""
+
+    added: int
+    total: int
+
+
+class GoldView(Wire):
+    """One gold, with what people answered."""
+
+    id: int
+    prompt: str
+    sha256: str
+    answer: Literal["like", "dislike"]
+    instruction: str | None
+    likes: int
+    dislikes: int
+    skips: int
+
+
+class GoldAccuracy(Wire):
+    """How one annotator did on the golds in use, over all time."""
+
+    annotator: str
+    right: int
+    answered: int
+    accuracy: float
+    paused: bool
+
+
+class GoldList(Wire):
+    """All golds in use, and how everybody does on them."""
+
+    golds: list[GoldView]
+    annotators: list[GoldAccuracy]

@@ -36,7 +36,7 @@ class RewardInfo(Wire):
 
 
 class Limits(Wire):
-    """Bounds a client can plan with."""
+    """Bounds a client can plan with; ``max_images_per_minute`` is of each API key."""
 
     max_items: int
     max_body_bytes: int
@@ -45,6 +45,7 @@ class Limits(Wire):
     max_wait_s: float
     max_pending_machine: int
     max_pending_human: int
+    max_images_per_minute: int | None = None
     settle_s: float
     results_kept_s: float
 

@@ -11,7 +11,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -20,9 +20,10 @@ from starlette.datastructures import UploadFile
 from reward_server.api.problems import ApiError, invalid
 from reward_server.queue import Blob, NewItem, NewJob, Rules
 from reward_server.service import Reward, Service
-from reward_server.store import jobs
+from reward_server.store import campaigns, jobs, outbox
 from shared.images import ImageError, decode, from_b64, probe
 from shared.schema import MAX_ITEMS, ImageRef, Json, ScoreRequest
+from shared.schema_campaigns import CampaignSettings
 
 REQUEST_PART: Final = "request"
 """Name of the JSON part in multipart/form-data; every other part is an image file."""
@@ -125,14 +126,16 @@ async def new_job(
     """Store the images and put the job together.
 
     Raises:
-        ApiError: 422 for a file part that is missing.
+        ApiError: 422 for a file part that is missing or a webhook nobody registered.
         OSError: the images could not be stored.
     """
     request = intake.request
+    await _check_webhook(service, request.webhook)
     named = [one.image.sha256 for one in request.items if one.image.sha256 is not None]
     stored = await service.read(jobs.find_blobs, named) if named else {}
     items = await service.run(_items, service, reward, intake, stored)
     fingerprint = _fingerprint(reward, request, items)
+    asked = await _campaign(service, reward, request)
     return NewJob(
         id=f"job_{int(service.clock() * 1000):011x}{secrets.token_hex(6)}",
         kind=reward.kind,
@@ -149,16 +152,48 @@ async def new_job(
         delay_s=service.settings.reward_latency if reward.kind == "machine" else 0.0,
         priority=request.priority,
         options=request.options,
-        instruction=request.instruction,
-        rules=_rules(reward, request),
+        instruction=asked.instruction,
+        webhook=request.webhook,
+        rules=_rules(reward, request, asked),
+        weights=asked.weights,
     )
 
 
-def _rules(reward: Reward, request: ScoreRequest) -> Rules:
+async def _check_webhook(service: Service, name: str | None) -> None:
+    if name is not None and not await service.read(outbox.known, name):
+        raise ApiError(
+            422,
+            f"webhook: no endpoint {name!r} is registered here; whoever runs this server makes one "
+            f"with 'python -m reward_server webhooks create --name {name} --url URL --data DIR'",
+        )
+
+
+async def _campaign(service: Service, reward: Reward, request: ScoreRequest) -> CampaignSettings:
+    """What the request says, and what its campaign says where the request leaves it open."""
+    defaults = service.settings.campaign
+    if reward.kind == "machine":
+        return defaults.model_copy(update={"instruction": request.instruction, "weights": "equal"})
+    mine = campaigns.campaign_of(request.run_id)
+    settings = await service.read(campaigns.settings_of, mine, defaults)
+    said: dict[str, Any] = {}
+    if request.instruction is not None:
+        said["instruction"] = request.instruction
+    if {"votes", "min_votes", "quorum", "max_votes"} & request.model_fields_set:
+        said |= {"votes": request.votes, "quorum": request.quorum}
+    return settings.model_copy(update=said)
+
+
+def _rules(reward: Reward, request: ScoreRequest, asked: CampaignSettings) -> Rules:
     if reward.kind == "machine":
         return Rules()
-    skips = request.max_skips or request.votes
-    return Rules(request.votes, request.min_votes, request.quorum, skips)
+    return Rules(
+        asked.votes,
+        request.min_votes,
+        asked.quorum,
+        request.max_skips or asked.votes,
+        request.max_votes,
+        request.min_agreement,
+    )
 
 
 def _items(

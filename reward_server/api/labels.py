@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import Annotated, Final, Literal
+import random
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Body, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, Body, Request, Response
+from fastapi.responses import JSONResponse
 from sqlalchemy import Connection
 
 from reward_server.api.problems import ApiError
 from reward_server.api.security import (
     LOCAL,
-    Administrator,
     Annotator,
     Services,
     check_local_host,
@@ -21,9 +19,12 @@ from reward_server.api.security import (
     sign_in,
 )
 from reward_server.api.views import lease_view
+from reward_server.labeling import Labeling, labeling_now
 from reward_server.queue import lease_seconds
 from reward_server.service import HUMAN, Service
-from reward_server.store import Store, claims, labels, people, progress
+from reward_server.settings import Settings
+from reward_server.standing import golds_among, newcomers_golds, standing
+from reward_server.store import claims, golds, labels, people, progress
 from reward_server.store.claims import HumanLease
 from shared.schema import MAX_CLAIM, Label
 from shared.schema_labels import Annotator as AnnotatorView
@@ -33,6 +34,8 @@ from shared.schema_labels import (
     LabelStats,
     LeaseRequest,
     LeaseResult,
+    LeaveRequest,
+    LeaveResult,
     QueueView,
     SessionRequest,
     SubmitResult,
@@ -45,6 +48,7 @@ from shared.schema_labels import (
 router: Final = APIRouter(tags=["labeling"])
 
 DAY_S: Final = 86400.0
+NDJSON: Final = "application/x-ndjson"
 
 
 @router.post("/label/session", response_model=AnnotatorView)
@@ -61,7 +65,7 @@ async def open_session(ask: SessionRequest, request: Request, service: Services)
         check_local_host(request)
         name = ask.name or LOCAL
         await service.write(people.ensure_annotator, name, service.clock())
-    view = await service.read(_me, name, service.clock())
+    view = await service.read(_me, name, service.clock(), service.settings)
     response = JSONResponse(view.model_dump(mode="json"))
     await sign_in(request, response, service, name)
     return response
@@ -70,27 +74,30 @@ async def open_session(ask: SessionRequest, request: Request, service: Services)
 @router.get("/label/me", response_model=AnnotatorView)
 async def me(service: Services, caller: Annotator) -> AnnotatorView:
     """Who is signed in, what they have done, what is left for them."""
-    return await service.read(_me, caller.name, service.clock())
+    return await service.read(_me, caller.name, service.clock(), service.settings)
 
 
-def _me(connection: Connection, name: str, now: float) -> AnnotatorView:
+def _me(connection: Connection, name: str, now: float, settings: Settings) -> AnnotatorView:
+    labeling = labeling_now(connection, settings)
     return AnnotatorView(
         name=name,
+        role=people.role_of(connection, name),
+        layout=labeling.layout,
         labels=progress.labels_by(connection, name),
         labels_today=progress.labels_by(connection, name, now - now % DAY_S),
         leased=progress.leased_by(connection, name),
-        queue=progress.queue_view(connection, name, now),
+        queue=_queue(connection, name, now, labeling),
     )
 
 
 @router.post("/label/claim", response_model=ClaimResult)
 async def claim(ask: ClaimRequest, service: Services, caller: Annotator) -> ClaimResult:
     """Lease items to look at; an empty answer says in ``queue`` why."""
-    now = service.clock()
+    now, labeling = service.clock(), await service.read(labeling_now, service.settings)
     if await service.read(_worth_claiming, caller.name, ask.resume, now):
-        leases, queue = await service.write(_claim, caller.name, ask, now)
+        leases, queue = await service.write(_claim, caller.name, ask, now, labeling)
     else:
-        leases, queue = [], await service.read(progress.queue_view, caller.name, now)
+        leases, queue = [], await service.read(_queue, caller.name, now, labeling)
     return ClaimResult(items=[lease_view(lease) for lease in leases], queue=queue)
 
 
@@ -100,11 +107,72 @@ def _worth_claiming(connection: Connection, worker: str, resume: bool, now: floa
 
 
 def _claim(
-    connection: Connection, worker: str, ask: ClaimRequest, now: float
+    connection: Connection, worker: str, ask: ClaimRequest, now: float, labeling: Labeling
 ) -> tuple[list[HumanLease], QueueView]:
+    found: list[HumanLease] = []
+    if not claims.is_closed(connection, worker, ask.page):
+        found = _leases(connection, worker, ask, now, labeling)
+    return found, _queue(connection, worker, now, labeling)
+
+
+def _leases(
+    connection: Connection, worker: str, ask: ClaimRequest, now: float, labeling: Labeling
+) -> list[HumanLease]:
+    """Golds for newcomers, nothing in a pause, otherwise work with golds among it."""
+    checks, luck = labeling.checks, random.SystemRandom()
     lease_s = lease_seconds(claims.typical_seconds(connection, worker), ask.n)
-    found = claims.claim(connection, worker, ask.n, now, lease_s, resume=ask.resume)
-    return found, progress.queue_view(connection, worker, now)
+    record = golds.record(connection, worker)
+    at = standing(checks, record)
+    if at in ("retry", "requester"):
+        return []
+    found: list[HumanLease] = []
+    if at == "onboarding":
+        n_golds = min(newcomers_golds(checks, record), ask.n)
+    else:
+        n_golds = min(golds_among(ask.n, checks.share, luck), record.unseen)
+        wanted = ask.n - n_golds
+        if wanted > 0:
+            found = claims.claim(
+                connection,
+                worker,
+                wanted,
+                now,
+                lease_s,
+                resume=ask.resume,
+                page=ask.page,
+                together=ask.together,
+            )
+        if len(found) < wanted:
+            # Few are waiting: then few golds, or they would stand out.
+            n_golds = min(n_golds, golds_among(len(found), checks.share, luck))
+    tokens = golds.claim(connection, worker, n_golds, now, lease_s, ask.page)
+    for gold in claims.human_leases(connection, tokens):
+        found.insert(luck.randint(0, len(found)), gold)
+    return found
+
+
+def _queue(connection: Connection, worker: str, now: float, labeling: Labeling) -> QueueView:
+    """What is left for an annotator, and whether a pause is due."""
+    view = progress.queue_view(connection, worker, now)
+    found = standing(labeling.checks, golds.record(connection, worker))
+    pause = found if found in ("retry", "requester") else None
+    return view.model_copy(update={"pause": pause})
+
+
+@router.post("/label/continue", response_model=AnnotatorView)
+async def go_on(service: Services, caller: Annotator) -> AnnotatorView:
+    """End a pause: the next pictures show whether it goes better."""
+    now, labeling = service.clock(), await service.read(labeling_now, service.settings)
+    await service.write(_go_on, caller.name, now, labeling)
+    return await service.read(_me, caller.name, now, service.settings)
+
+
+def _go_on(connection: Connection, worker: str, now: float, labeling: Labeling) -> None:
+    found = standing(labeling.checks, golds.record(connection, worker))
+    if found == "requester":
+        raise ApiError(409, "the requester would like to talk to you before you go on")
+    if found == "retry":
+        golds.check_anew(connection, worker, worker, now)
 
 
 @router.post("/label/submit", response_model=SubmitResults)
@@ -150,7 +218,7 @@ def _undo(
 ) -> tuple[str, Label, HumanLease | None, str]:
     lease_s = lease_seconds(claims.typical_seconds(connection, worker), MAX_CLAIM)
     settle_s = service.settings.settle_s
-    return labels.undo(connection, worker, ask.client_label_id, now, lease_s, settle_s)
+    return labels.undo(connection, worker, ask.client_label_id, now, lease_s, settle_s, ask.page)
 
 
 @router.post("/label/heartbeat", response_model=LeaseResult)
@@ -167,6 +235,14 @@ async def release(ask: LeaseRequest, service: Services, caller: Annotator) -> Le
     return _lease_result(ask, live)
 
 
+@router.post("/label/leave", response_model=LeaveResult)
+async def leave(ask: LeaveRequest, service: Services, caller: Annotator) -> LeaveResult:
+    """Give everything back a page holds, claims on their way included: the page has ended."""
+    now = service.clock()
+    released = await service.write(claims.close_page, caller.name, ask.page, ask.keep, now)
+    return LeaveResult(released=released)
+
+
 def _lease_result(ask: LeaseRequest, live: list[str]) -> LeaseResult:
     asked = [lease.assignment for lease in ask.leases]
     return LeaseResult(live=live, lost=[one for one in asked if one not in set(live)])
@@ -176,19 +252,3 @@ def _lease_result(ask: LeaseRequest, live: list[str]) -> LeaseResult:
 async def stats(service: Services, caller: Annotator) -> LabelStats:
     """Progress of the human queue as a whole."""
     return await service.read(progress.label_stats, service.clock())
-
-
-@router.get("/labels/export")
-async def export(
-    service: Services,
-    caller: Administrator,
-    format: Annotated[Literal["jsonl"], Query()] = "jsonl",
-) -> StreamingResponse:
-    """Every label ever given, one JSON object per line, undone and late ones marked as such."""
-    return StreamingResponse(_lines(service.store), media_type="application/x-ndjson")
-
-
-def _lines(store: Store) -> Iterator[str]:
-    with store.reading() as connection:
-        for row in progress.export(connection):
-            yield json.dumps(row, ensure_ascii=False) + "\n"

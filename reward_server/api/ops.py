@@ -1,25 +1,31 @@
-"""Operations: alive, ready, what is here, what a run has sent; and images by hash."""
+"""Operations: alive, ready, what is here; and images by hash."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from sqlalchemy import Connection
 
 from reward_server import __version__
 from reward_server.api.intake import store_image
 from reward_server.api.problems import ApiError
-from reward_server.api.security import Requester, Services, Viewer
+from reward_server.api.security import Rated, Requester, Services, Viewer
 from reward_server.metrics import CONTENT_TYPE
+from reward_server.queue import Blob
+from reward_server.rates import Rate
 from reward_server.service import Service, describe
-from reward_server.store import jobs, people, progress
-from shared.images import MAX_PIXELS, MAX_SIDE, ImageError, sha256_hex
+from reward_server.store import jobs, people, progress, rates
+from shared.images import MAX_PIXELS, MAX_SIDE, MIME, ImageError, sha256_hex
 from shared.schema import API_VERSION, MAX_BODY_BYTES, MAX_ITEMS, MAX_WAIT_S, StoredImage
-from shared.schema_ops import Health, Info, Limits, RewardInfo, RunStats
+from shared.schema_ops import Health, Info, Limits, RewardInfo
 
 router: Final = APIRouter(tags=["operations"])
 
+FILES: Final[dict[str, Any]] = {
+    mime: {"schema": {"type": "string", "format": "binary"}} for mime in MIME.values()
+}
 Hash = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -69,7 +75,7 @@ async def info(service: Services, caller: Requester) -> Info:
     )
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: Services, caller: Requester) -> Response:
     """Figures for Prometheus; the queue's are the same whichever server is asked."""
     queue = await service.read(progress.queue_figures, service.clock())
@@ -87,23 +93,21 @@ def _limits(service: Service) -> Limits:
         max_wait_s=MAX_WAIT_S,
         max_pending_machine=settings.max_pending_machine,
         max_pending_human=settings.max_pending_human,
+        max_images_per_minute=settings.images_per_minute,
         settle_s=settings.settle_s,
         results_kept_s=settings.results_kept_s,
     )
 
 
-@router.get("/runs/{run_id}/stats", response_model=RunStats)
-async def run_stats(run_id: str, service: Services, caller: Requester) -> RunStats:
-    """What this server has accepted from one run, kept in its database."""
-    found = await service.read(progress.run_stats, run_id)
-    if found is None:
-        raise ApiError(404, f"no request of run {run_id!r} was ever accepted here")
-    return found
-
-
-@router.put("/images/sha256-{sha256}", response_model=StoredImage, status_code=201)
+@router.put(
+    "/images/sha256-{sha256}",
+    response_model=StoredImage,
+    status_code=201,
+    responses={200: {"model": StoredImage, "description": "It was there already."}},
+    openapi_extra={"requestBody": {"required": True, "content": FILES}},
+)
 async def put_image(
-    sha256: Hash, request: Request, service: Services, caller: Requester
+    sha256: Hash, request: Request, service: Services, caller: Requester, rate: Rated
 ) -> Response:
     """Store an image file under its hash; 200 if it was there already."""
     data = await request.body()
@@ -116,7 +120,7 @@ async def put_image(
     except ImageError as error:
         status = 413 if error.code == "image_too_large" else 415
         raise ApiError(status, str(error)) from None
-    await service.write(jobs.add_blobs, [image], service.clock())
+    await service.write(_keep, image, rate, service.clock())
     receipt = StoredImage(
         sha256=image.sha256,
         mime=image.mime,
@@ -127,8 +131,18 @@ async def put_image(
     return JSONResponse(receipt.model_dump(), status_code=200 if before else 201)
 
 
+def _keep(connection: Connection, image: Blob, rate: Rate | None, now: float) -> None:
+    if rate is not None:
+        rates.spend(connection, rate, 1, now)
+    jobs.add_blobs(connection, [image], now)
+
+
 @router.head("/images/sha256-{sha256}", include_in_schema=False)
-@router.get("/images/sha256-{sha256}", response_class=FileResponse)
+@router.get(
+    "/images/sha256-{sha256}",
+    response_class=FileResponse,
+    responses={200: {"content": FILES, "description": "The file as it was sent."}},
+)
 async def get_image(sha256: Hash, service: Services, caller: Viewer) -> Response:
     """An image file; it can never change, so browsers may keep it for a year."""
     found = await service.read(jobs.find_blobs, [sha256])

@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from reward_server.api.problems import ApiError
-from reward_server.api.security import LOCAL, LOCAL_HOSTS, Services, session_name, sign_in
+from reward_server.api.security import LOCAL, LOCAL_HOSTS, Services, session, sign_in
 from reward_server.store import people
 
 router: Final = APIRouter(include_in_schema=False)
@@ -56,14 +56,24 @@ async def index(request: Request, service: Services, invite: str | None = None) 
         response: Response = RedirectResponse("/", status_code=303)
         await sign_in(request, response, service, name)
         return response
-    page = service.settings.ui / "index.html"
-    if not page.is_file():
-        raise ApiError(404, f"the labeling UI is not at {service.settings.ui}")
-    response = FileResponse(page, headers=HEADERS)
+    response = _page(service, "index.html")
     if await _needs_local_session(request, service):
         await service.write(people.ensure_annotator, LOCAL, service.clock())
         await sign_in(request, response, service, LOCAL)
     return response
+
+
+@router.get("/dashboard")
+async def dashboard(service: Services) -> Response:
+    """The requester's page; it holds no data, and asks for an API key where one is needed."""
+    return _page(service, "dashboard.html")
+
+
+def _page(service: Services, name: str) -> Response:
+    page = service.settings.ui / name
+    if not page.is_file():
+        raise ApiError(404, f"the labeling UI is not at {service.settings.ui}")
+    return FileResponse(page, headers=HEADERS)
 
 
 async def _needs_local_session(request: Request, service: Services) -> bool:
@@ -71,4 +81,4 @@ async def _needs_local_session(request: Request, service: Services) -> bool:
         return False
     if await service.read(people.any_key):
         return False
-    return await session_name(request, service) is None
+    return await session(request, service) is None

@@ -7,6 +7,8 @@ but the id under which the log has it.
 from __future__ import annotations
 
 import errno
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -18,7 +20,9 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DatabaseError, DataError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
+from reward_server.rates import RateExceeded
 from shared.schema import ErrorCode
 
 log = structlog.get_logger()
@@ -37,7 +41,7 @@ TITLES: Final[Mapping[int, tuple[ErrorCode, str]]] = {
     415: ("unsupported_media_type", "Unsupported media type"),
     422: ("invalid_request", "Invalid request"),
     424: ("scorer_unavailable", "Scorer unavailable"),
-    429: ("queue_full", "Queue full"),
+    429: ("queue_full", "Too many requests"),
     500: ("internal", "Internal error"),
     503: ("not_ready", "Not ready"),
     507: ("disk_full", "Disk full"),
@@ -75,6 +79,16 @@ def invalid(errors: Sequence[Any], where: tuple[str, ...] = ()) -> ApiError:
     return ApiError(422, first + more, errors=shown)
 
 
+class ProblemResponse(JSONResponse):
+    """A problem document in plain ASCII: it may quote a text that no encoding can carry."""
+
+    media_type = "application/problem+json"
+
+    def render(self, content: Any) -> bytes:
+        """JSON with everything beyond ASCII escaped."""
+        return json.dumps(content).encode()
+
+
 def answer(request: Request, error: ApiError) -> JSONResponse:
     """The problem document of ``error``."""
     retryable = error.status_code in (408, 429) or error.status_code >= 500
@@ -88,12 +102,25 @@ def answer(request: Request, error: ApiError) -> JSONResponse:
         "request_id": getattr(request.state, "request_id", ""),
         **error.members,
     }
-    return JSONResponse(
-        body,
-        status_code=error.status_code,
-        headers=error.headers,
-        media_type="application/problem+json",
-    )
+    return ProblemResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+def _known(request: Request, error: HTTPException) -> ApiError:
+    """The framework's own errors in our words."""
+    status = error.status_code if error.status_code in TITLES else 500
+    known = ApiError(status, str(error.detail))
+    known.headers = error.headers
+    if status == 405 and (allowed := _allowed(request)):
+        known.headers = {"Allow": ", ".join(allowed)}
+    return known
+
+
+def _allowed(request: Request) -> list[str]:
+    """Methods documented for a path; the router names those of one of its routes only."""
+    paths, asked = request.app.openapi()["paths"], request.url.path
+    fitting = [one for one in paths if compile_path(one)[0].match(asked)]
+    exact = [asked] if asked in paths else fitting
+    return sorted({method.upper() for one in exact for method in paths[one]})
 
 
 def storage_error(error: OSError | DatabaseError | PoolTimeout) -> ApiError:
@@ -111,13 +138,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        if isinstance(error, ApiError):
-            return answer(request, error)
-        status = error.status_code if error.status_code in TITLES else 500
-        code = TITLES[error.status_code][0] if error.status_code in TITLES else "internal"
-        known = ApiError(status, str(error.detail), code=code)
-        known.headers = error.headers
-        return answer(request, known)
+        return answer(request, error if isinstance(error, ApiError) else _known(request, error))
 
     @app.exception_handler(RequestValidationError)
     async def on_request(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -132,6 +153,21 @@ def install(app: FastAPI) -> None:
     async def on_data(request: Request, error: DataError) -> JSONResponse:
         text = "a value the database cannot hold, such as a text with a NUL character"
         return answer(request, ApiError(422, f"{text}; nothing was accepted"))
+
+    @app.exception_handler(UnicodeEncodeError)
+    async def on_text(request: Request, error: UnicodeEncodeError) -> JSONResponse:
+        text = "a text with half of a surrogate pair, such as \\ud800; nothing was accepted"
+        return answer(request, ApiError(422, text))
+
+    @app.exception_handler(RateExceeded)
+    async def on_rate(request: Request, error: RateExceeded) -> JSONResponse:
+        pause = math.ceil(error.wait_s)
+        limit = error.rate.per_minute
+        text = f"{error}; nothing was accepted"
+        return answer(
+            request,
+            ApiError(429, text, code="rate_limited", retry_after=pause, images_per_minute=limit),
+        )
 
     @app.exception_handler(OSError)
     @app.exception_handler(DatabaseError)

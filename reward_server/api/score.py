@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse
 from reward_server.api.intake import Intake, check_fields, choose_reward, new_job, parse
 from reward_server.api.jobs import view, wait_until_over
 from reward_server.api.problems import ApiError
-from reward_server.api.security import Requester, Services
+from reward_server.api.security import Caller, Rated, Requester, Services
+from reward_server.rates import Rate
 from reward_server.service import Reward, Service
 from reward_server.store import jobs
 from shared.schema import MAX_WAIT_S, Job
@@ -50,11 +51,10 @@ BODY: Final[dict[str, Any]] = {
                 "schema": {
                     "type": "object",
                     "required": ["request"],
-                    "properties": {
-                        "request": {"type": "string", "contentMediaType": "application/json"}
-                    },
+                    "properties": {"request": {"$ref": "#/components/schemas/ScoreRequest"}},
                     "additionalProperties": {"type": "string", "format": "binary"},
-                }
+                },
+                "encoding": {"request": {"contentType": "application/json"}},
             },
         },
     }
@@ -72,11 +72,12 @@ async def score(
     request: Request,
     service: Services,
     caller: Requester,
+    rate: Rated,
     prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Score images by the reward named in the body."""
-    return await _score(request, service, caller.name, None, prefer, idempotency_key)
+    return await _score(request, service, caller, rate, None, prefer, idempotency_key)
 
 
 @router.post("/score/{reward}", response_model=Job, responses=ANSWERS, openapi_extra=BODY)
@@ -85,17 +86,19 @@ async def score_by(
     request: Request,
     service: Services,
     caller: Requester,
+    rate: Rated,
     prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Score images by the reward named in the path."""
-    return await _score(request, service, caller.name, reward, prefer, idempotency_key)
+    return await _score(request, service, caller, rate, reward, prefer, idempotency_key)
 
 
 async def _score(
     request: Request,
     service: Service,
-    owner: str,
+    caller: Caller,
+    rate: Rate | None,
     path: str | None,
     prefer: str | None,
     key: str | None,
@@ -105,7 +108,7 @@ async def _score(
     intake = await parse(request)
     reward = choose_reward(service, path, intake.request.reward)
     check_fields(reward, intake.request)
-    job_id, replayed = await _accept(service, reward, intake, owner, key)
+    job_id, replayed = await accept(service, reward, intake, caller, rate, key)
     hold = _hold(prefer, service.settings.machine_wait_s if reward.kind == "machine" else 0.0)
     if hold > 0:
         await wait_until_over(service, job_id, hold)
@@ -121,14 +124,25 @@ async def _score(
     return JSONResponse(job.model_dump(mode="json"), status_code=status, headers=headers)
 
 
-async def _accept(
-    service: Service, reward: Reward, intake: Intake, owner: str, key: str | None
+async def accept(
+    service: Service,
+    reward: Reward,
+    intake: Intake,
+    caller: Caller,
+    rate: Rate | None,
+    key: str | None,
 ) -> tuple[str, bool]:
-    new = await new_job(service, reward, intake, owner=owner, key=key)
+    """Accept a checked request; returns its job's id, and whether an equal one had made it before.
+
+    Raises:
+        ApiError: 422, 429.
+        RateExceeded: the caller sends too fast.
+    """
+    new = await new_job(service, reward, intake, owner=caller.name, key=key)
     settings = service.settings
     limit = settings.max_pending_human if reward.kind == "human" else settings.max_pending_machine
     try:
-        accepted = await service.write(jobs.accept, new, service.clock(), limit)
+        accepted = await service.write(jobs.accept, new, service.clock(), limit, rate)
     except jobs.QueueFull as full:
         eta = service.pace.eta_s(reward.name, len(new.items), service.clock())
         pause = int(min(max(eta or 1.0, 1.0), 60.0))

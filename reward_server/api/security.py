@@ -6,15 +6,18 @@ machine, and then Host and Origin are checked so that no web page can speak for 
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request, Response
+from fastapi.security import APIKeyCookie, HTTPBearer
 from sqlalchemy import Connection, Row
 
 from reward_server.api.problems import ApiError
+from reward_server.rates import Rate
 from reward_server.service import Service
-from reward_server.store import people
+from reward_server.store import people, rates
 from shared.schema import Scope
 
 LOCAL: Final = "local"
@@ -22,7 +25,6 @@ LOCAL: Final = "local"
 
 SAFE_METHODS: Final = {"GET", "HEAD", "OPTIONS"}
 LOCAL_HOSTS: Final = {"127.0.0.1", "localhost", "::1"}
-SESSION_S: Final = 30 * 86400
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,36 @@ def service(request: Request) -> Service:
 
 Services = Annotated[Service, Depends(service)]
 
+# These two are for the API's document alone; what is believed is decided below.
+ByKey = Annotated[Any, Depends(HTTPBearer(scheme_name="key", auto_error=False))]
+ByCookie = Annotated[
+    Any, Depends(APIKeyCookie(name="session", scheme_name="session", auto_error=False))
+]
+
 
 def _bearer(request: Request) -> str | None:
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
     if not kind:
         return None
-    if kind.lower() != "bearer" or not secret.strip():
-        raise ApiError(401, "send 'Authorization: Bearer <API key>'")
-    return secret.strip()
+    secret = secret.strip()
+    if kind.lower() == "basic":
+        # Of a URL like http://key:API_KEY@HOST, for clients that cannot send headers. A browser
+        # would remember it and send it along for any page, hence the check.
+        check_origin(request)
+        secret = _password(secret)
+    elif kind.lower() != "bearer":
+        secret = ""
+    if not secret:
+        raise ApiError(401, "send 'Authorization: Bearer <API key>', or Basic with it as password")
+    return secret
+
+
+def _password(credentials: str) -> str:
+    """Password of HTTP Basic credentials (RFC 7617); empty if they are none."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _lookup(connection: Connection, secret: str | None) -> tuple[bool, Row[Any] | None]:
@@ -80,7 +104,7 @@ async def _keyed(request: Request, service: Service, scope: Scope) -> Caller | N
     return Caller(key.name)
 
 
-async def requester(request: Request, service: Services) -> Caller:
+async def requester(request: Request, service: Services, _key: ByKey) -> Caller:
     """A program that may ask for scores."""
     caller = await _keyed(request, service, "score")
     if caller is None:
@@ -88,7 +112,7 @@ async def requester(request: Request, service: Services) -> Caller:
     return caller
 
 
-async def administrator(request: Request, service: Services) -> Caller:
+async def administrator(request: Request, service: Services, _key: ByKey) -> Caller:
     """A program that may read everything, labels with names included."""
     caller = await _keyed(request, service, "admin")
     if caller is None:
@@ -96,24 +120,67 @@ async def administrator(request: Request, service: Services) -> Caller:
     return caller
 
 
-async def annotator(request: Request, service: Services) -> Caller:
-    """A person with a session cookie, a program with a label key, or whoever is local."""
+async def manager(request: Request, service: Services, key: ByKey, _cookie: ByCookie) -> Caller:
+    """A person signed in as requester, or a program that may read everything."""
+    person = await _signed_in_requester(request, service)
+    return person or await administrator(request, service, key)
+
+
+async def overseer(request: Request, service: Services, key: ByKey, _cookie: ByCookie) -> Caller:
+    """A person signed in as requester, or a program that may ask for scores."""
+    person = await _signed_in_requester(request, service)
+    return person or await requester(request, service, key)
+
+
+async def _signed_in_requester(request: Request, service: Service) -> Caller | None:
+    person = None if _bearer(request) is not None else await session(request, service)
+    if person is None:
+        return None
+    if person.role == "requester":
+        check_origin(request)
+        return Caller(person.name)
+    if await service.read(people.any_key):
+        raise ApiError(403, f"{person.name!r} signed in as annotator; this is for requesters")
+    return None
+
+
+async def annotator(
+    request: Request, response: Response, service: Services, _key: ByKey, _cookie: ByCookie
+) -> Caller:
+    """A person with a session cookie, a program with a label key, or whoever is local.
+
+    A page says for whom it labels (``?annotator=NAME``), so that clicks are never counted as those
+    of somebody who signed in meanwhile in the same browser.
+    """
+    caller = await _labeling(request, response, service)
+    meant = request.query_params.get("annotator")
+    if meant is not None and meant != caller.name:
+        raise ApiError(
+            401,
+            f"{caller.name!r} is signed in here, this is from a page of {meant!r}; reload it",
+            code="other_annotator",
+        )
+    return caller
+
+
+async def _labeling(request: Request, response: Response, service: Service) -> Caller:
     if _bearer(request) is None:
-        name = await session_name(request, service)
-        if name is not None:
+        person = await session(request, service)
+        if person is not None:
             check_origin(request)
-            return Caller(name)
+            await _renew(request, response, service, person.expires_at)
+            return Caller(person.name)
     caller = await _keyed(request, service, "label")
     if caller is None:
         raise ApiError(401, "sign in with an invite link first; whoever runs this server makes one")
     return caller if caller.name == LOCAL else Caller(f"key.{caller.name}")
 
 
-async def viewer(request: Request, service: Services) -> Caller:
+async def viewer(request: Request, service: Services, _key: ByKey, _cookie: ByCookie) -> Caller:
     """Whoever may see images: annotators and requesters alike."""
-    name = await session_name(request, service)
-    if name is not None:
-        return Caller(name)
+    person = await session(request, service)
+    if person is not None:
+        return Caller(person.name)
     secret = _bearer(request)
     locked, key = await service.read(_lookup, secret)
     if key is not None:
@@ -158,19 +225,36 @@ def cookie_name(request: Request) -> str:
     return "__Host-session" if request.url.scheme == "https" else "session"
 
 
-async def session_name(request: Request, service: Service) -> str | None:
-    """Annotator of the session cookie, if it is a live one."""
+async def session(request: Request, service: Service) -> Row[Any] | None:
+    """Person of the session cookie (``people.session_of``), if it is a live one."""
     secret = request.cookies.get(cookie_name(request))
-    return None if secret is None else await service.read(people.session_of, secret)
+    if secret is None:
+        return None
+    return await service.read(people.session_of, secret, service.clock())
 
 
 async def sign_in(request: Request, response: Response, service: Service, name: str) -> None:
     """Start a session for ``name`` and put it in a cookie of ``response``."""
-    secret = await service.write(people.open_session, name, service.clock())
+    lasts_s = service.settings.session_s
+    secret = await service.write(people.open_session, name, service.clock(), lasts_s)
+    _set_cookie(request, response, secret, lasts_s)
+
+
+async def _renew(request: Request, response: Response, service: Service, expires_at: float) -> None:
+    """A session in use does not end: past its half it starts again, and so does its cookie."""
+    lasts_s = service.settings.session_s
+    if expires_at - service.clock() > lasts_s / 2:
+        return
+    secret = request.cookies[cookie_name(request)]
+    await service.write(people.renew_session, secret, service.clock() + lasts_s)
+    _set_cookie(request, response, secret, lasts_s)
+
+
+def _set_cookie(request: Request, response: Response, secret: str, lasts_s: float) -> None:
     response.set_cookie(
         cookie_name(request),
         secret,
-        max_age=SESSION_S,
+        max_age=max(int(lasts_s), 1),
         path="/",
         httponly=True,
         samesite="lax",
@@ -179,6 +263,25 @@ async def sign_in(request: Request, response: Response, service: Service, name: 
 
 
 Requester = Annotated[Caller, Depends(requester)]
+
+
+async def rated(service: Services, caller: Requester) -> Rate | None:
+    """What the caller may send, if that is limited; looked at before a body is read.
+
+    Raises:
+        RateExceeded: nothing more for now.
+    """
+    per_minute = service.settings.images_per_minute
+    if per_minute is None:
+        return None
+    rate = Rate(caller.name, per_minute)
+    await service.read(rates.check, rate, service.clock())
+    return rate
+
+
+Rated = Annotated[Rate | None, Depends(rated)]
 Administrator = Annotated[Caller, Depends(administrator)]
+Manager = Annotated[Caller, Depends(manager)]
+Overseer = Annotated[Caller, Depends(overseer)]
 Annotator = Annotated[Caller, Depends(annotator)]
 Viewer = Annotated[Caller, Depends(viewer)]

@@ -1,7 +1,7 @@
 """The counting reward: finds objects in an image and judges them against GenEval's metadata.
 
-Detection is behind one seam, ``Detector``: classical vision for the embedded world's shapes today,
-any detector that returns classes, colours and boxes tomorrow. A target the detector cannot judge,
+Detection is behind one seam, ``Detector``: classical vision for the embedded world's shapes here, a
+neural detector for photos in ``detector.py``. A target the detector cannot judge,
 such as a class it does not know, is an error with a message, never a reward of 0.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -24,11 +25,13 @@ from reward_server.scorers.geneval import (
 from shared.images import Pixels
 from shared.schema import Json
 
+MOST_NAMED = 100
+"""Known classes an error lists."""
 MIN_SIDE = 16
 """Pictures with a shorter side are refused: their shapes are a handful of pixels."""
 
 
-class CountingOptions(BaseModel):
+class JudgeOptions(BaseModel):
     """``mode``: partial credit in [0, 1] (soft) or pass/fail (strict); 1.0 means the same in both.
 
     ``match``: ``scene``, exactly the asked objects and nothing else; ``classes``, exact counts of
@@ -39,6 +42,11 @@ class CountingOptions(BaseModel):
 
     mode: Literal["soft", "strict"] = "soft"
     match: Match = "scene"
+
+
+class CountingOptions(JudgeOptions):
+    """``backend``: what this server counts with; naming another one is refused."""
+
     backend: Literal["shapes"] = "shapes"
 
 
@@ -61,35 +69,52 @@ class CountingScorer:
 
     name: ClassVar[str] = "counting"
     model: ClassVar[str] = "counting/shapes@1"
+    backend: ClassVar[str] = "shapes"
     target = GenEvalTarget
-    options = CountingOptions
+    options: type[JudgeOptions] = CountingOptions
 
     def __init__(self) -> None:
+        self._detector = self._load()
+
+    def _load(self) -> Detector:
         from reward_server.scorers.shapes import ShapeDetector
 
-        self._detectors: dict[str, Detector] = {"shapes": ShapeDetector()}
+        return ShapeDetector()
 
-    def score(self, batch: list[ScorerItem[GenEvalTarget, CountingOptions]]) -> list[Outcome]:
+    def score(self, batch: list[ScorerItem[GenEvalTarget, JudgeOptions]]) -> list[Outcome]:
         """One outcome per item: a reward in [0, 1] with what was found, or why there is none."""
-        return [self._score(item) for item in batch]
+        items = [replace(item, target=self._named(item.target)) for item in batch]
+        problems = [_refusal(item, self._detector, self.backend) for item in items]
+        ready = [item for item, problem in zip(items, problems, strict=True) if problem is None]
+        found = iter(self._detector.detect([item.image for item in ready]))
+        return [
+            self._judge(item, next(found)) if problem is None else Failed(problem)
+            for item, problem in zip(items, problems, strict=True)
+        ]
 
-    def _score(self, item: ScorerItem[GenEvalTarget, CountingOptions]) -> Outcome:
-        detector = self._detectors[item.options.backend]
-        problem = _refusal(item, detector)
-        if problem:
-            return Failed(problem)
-        objects = detector.detect([item.image])[0]
+    def _named(self, target: GenEvalTarget) -> GenEvalTarget:
+        """The target in the detector's own words."""
+        return target
+
+    def _judge(
+        self, item: ScorerItem[GenEvalTarget, JudgeOptions], objects: list[DetectedObject]
+    ) -> Outcome:
         judgement = judge(item.target, objects, item.options.match)
         reward = float(judgement.passed) if item.options.mode == "strict" else judgement.soft
-        return Scored(reward, _detail(judgement, objects, item.options))
+        detail = _detail(judgement, objects) | {
+            "backend": self.backend,
+            "match": item.options.match,
+        }
+        return Scored(reward, detail)
 
 
-def _refusal(item: ScorerItem[GenEvalTarget, CountingOptions], detector: Detector) -> str | None:
+def _refusal(
+    item: ScorerItem[GenEvalTarget, JudgeOptions], detector: Detector, backend: str
+) -> str | None:
     """Why the detector cannot judge this item, if so."""
     height, width = item.image.shape[:2]
     if min(height, width) < MIN_SIDE:
         return f"image is {width}x{height} px; counting needs sides of {MIN_SIDE} px or more"
-    backend = item.options.backend
     for i, clause in enumerate(item.target.include):
         if clause.name not in detector.classes:
             return _unknown(f"include[{i}].class", clause.name, detector.classes, backend)
@@ -102,17 +127,14 @@ def _refusal(item: ScorerItem[GenEvalTarget, CountingOptions], detector: Detecto
 
 
 def _unknown(path: str, value: str, known: Collection[str], backend: str) -> str:
-    near = difflib.get_close_matches(value, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return (
-        f"{path} {value!r} is nothing the {backend!r} detector can see; {hint}"
-        f"it knows: {', '.join(known)}"
-    )
+    near = difflib.get_close_matches(value, known, n=3)
+    hint = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
+    more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
+    names = ", ".join(list(known)[:MOST_NAMED]) + more
+    return f"{path} {value!r} is nothing the {backend!r} detector can see; {hint}it knows: {names}"
 
 
-def _detail(
-    judgement: Judgement, objects: Sequence[DetectedObject], options: CountingOptions
-) -> Json:
+def _detail(judgement: Judgement, objects: Sequence[DetectedObject]) -> Json:
     return {
         "passed": judgement.passed,
         "soft": round(judgement.soft, 6),
@@ -126,6 +148,4 @@ def _detail(
             }
             for o in objects
         ],
-        "backend": options.backend,
-        "match": options.match,
     }

@@ -57,7 +57,7 @@ class _Cutout:
 
 
 class ShapeDetector:
-    """The detector behind ``options.backend = "shapes"`` of the counting reward."""
+    """The detector behind the ``shapes`` backend of the counting reward."""
 
     classes = tuple(SHAPES)
     colors = tuple(PALETTE)
@@ -74,7 +74,7 @@ def detect(image: Pixels) -> list[DetectedObject]:
     longer = max(image.shape[:2])
     if longer > WORK_SIDE:
         image = resize(image, WORK_SIDE / longer, cv2.INTER_AREA)
-    background = _background(image)
+    background = background_color(image)
     difference = image.astype(np.float32) - background
     contrast = _length(difference)
     zoom = WORK_SIDE / max(image.shape[:2])
@@ -93,7 +93,7 @@ def detect(image: Pixels) -> list[DetectedObject]:
     return found
 
 
-def _background(image: Pixels) -> Plane:
+def background_color(image: Pixels) -> Plane:
     """The dominant colour: of a grid of pixels, the one most others resemble, then their mean."""
     step = max(1, min(image.shape[:2]) // 16)
     sample = image[::step, ::step].reshape(-1, 3).astype(np.float32)
@@ -164,7 +164,7 @@ def _name_color(
     color = np.median(core, axis=0)
     flat = _is_flat(pixels, color, background)
     plain = flat and _is_plain(cutout.outline, colors[window].astype(np.float32))
-    return _nearest(color, background), plain
+    return nearest_color(color, background), plain
 
 
 def _is_flat(pixels: Plane, color: Plane, background: Plane) -> bool:
@@ -187,7 +187,8 @@ def _is_plain(outline: Outline, pixels: Plane) -> bool:
     return float((off > SPOT).mean()) < SPOT_SHARE
 
 
-def _nearest(color: Plane, background: Plane) -> str:
+def nearest_color(color: Plane, background: Plane) -> str:
+    """Palette name of an RGB colour that may be mixed with some background; often ``unknown``."""
     names, palette = _palette()
     axis = palette - background
     share = ((color - background) * axis).sum(axis=1) / np.maximum((axis * axis).sum(axis=1), 1.0)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from reward_server.queue import Rules, Tally, decide_item
+from reward_server.queue import Rules, Tally, decide_item, votes_needed
 from reward_server.store.locks import lock_items, lock_jobs
-from reward_server.store.settling import answer, note, settle, write_items
+from reward_server.store.settling import answer, note, rules_of, settle, write_items
 from reward_server.store.tables import assignment, item, job
 from shared.schema import TERMINAL
 
@@ -61,17 +61,19 @@ def _change_votes(connection: Connection, row: Row[Any], votes: int) -> None:
     skips = votes if row.max_skips == row.votes else row.max_skips
     values = {"votes": votes, "max_skips": skips}
     connection.execute(update(job).where(job.c.id == row.id).values(values))
-    rules = Rules(votes, row.min_votes, row.quorum, skips)
+    rules = replace(rules_of(row), votes=votes, max_skips=skips)
     open_ = select(item).where(item.c.job_id == row.id, item.c.status == "pending")
     for one in connection.execute(open_).all():
         _apply(connection, one, rules)
 
 
 def _apply(connection: Connection, one: Row[Any], rules: Rules) -> None:
-    end = decide_item(rules, Tally(one.likes, one.dislikes, one.skips))
-    keep = 0 if end is not None else min(one.leased, rules.votes - one.done)
+    tally = Tally(one.likes, one.dislikes, one.skips)
+    end = decide_item(rules, tally)
+    need = votes_needed(rules, tally)
+    keep = 0 if end is not None else min(one.leased, need - one.done)
     _revoke(connection, one.id, one.leased - keep)
-    values = {"need": max(rules.votes, one.done), "leased": keep}
+    values = {"need": need, "leased": keep}
     connection.execute(update(item).where(item.c.id == one.id).values(values))
     if end is not None:
         ended = answer(one.id, end.status, value=end.reward, detail=end.detail, error=end.error)

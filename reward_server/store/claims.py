@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, select, update
 
 from reward_server.store.leases import grant
 from reward_server.store.locks import lock_items, lock_name
 from reward_server.store.settling import start
-from reward_server.store.tables import assignment, blob, item, job
+from reward_server.store.sql import insert_new
+from reward_server.store.tables import assignment, blob, closed_page, item, job
 from shared.schema_labels import LeaseRef
 
 
@@ -35,11 +36,20 @@ class HumanLease:
 
 
 def claim(
-    connection: Connection, worker: str, n: int, now: float, lease_s: float, *, resume: bool = False
+    connection: Connection,
+    worker: str,
+    n: int,
+    now: float,
+    lease_s: float,
+    *,
+    resume: bool = False,
+    page: str | None = None,
+    together: bool = False,
 ) -> list[HumanLease]:
     """Lease up to ``n`` items to an annotator, own live leases first if ``resume``.
 
-    Order: priority, deadline, the group closest to completion, the older job, then random.
+    Order: priority, deadline, the group closest to completion, the older job, then random; with
+    ``together`` only images of one job and one prompt. ``page`` is who may give them back at once.
     """
     lock_name(connection, f"worker:{worker}")
     mine = _held(connection, worker, n, now) if resume else []
@@ -47,8 +57,22 @@ def claim(
         extend(
             connection, worker, [LeaseRef(assignment=str(r.id), token=r.token) for r in mine], now
         )
-    query = (
-        select(item.c.id, item.c.job_id)
+    rows = _next(connection, worker, n - len(mine), now, together=together) if len(mine) < n else []
+    tokens = {row.id: secrets.token_urlsafe(12) for row in rows}
+    if tokens:
+        grant(connection, tokens, worker, "human", now, lease_s, page)
+        taken = update(item).where(item.c.id.in_(list(tokens)))
+        connection.execute(taken.values(leased=item.c.leased + 1))
+        start(connection, {row.job_id for row in rows})
+    order = [row.token for row in mine] + list(tokens.values())
+    return human_leases(connection, order)
+
+
+def _next(
+    connection: Connection, worker: str, n: int, now: float, *, together: bool
+) -> Sequence[Row[Any]]:
+    query: Select[Any] = (
+        select(item.c.id, item.c.job_id, item.c.prompt)
         .join(job, job.c.id == item.c.job_id)
         .where(_open_to(worker, now))
         .order_by(
@@ -58,18 +82,14 @@ def claim(
             job.c.created_at,
             item.c.shuffle,
         )
-        .limit(n - len(mine))
         .with_for_update(of=item, key_share=True, skip_locked=True)
     )
-    rows = connection.execute(query).all() if len(mine) < n else []
-    tokens = {row.id: secrets.token_urlsafe(12) for row in rows}
-    if tokens:
-        grant(connection, tokens, worker, "human", now, lease_s)
-        taken = update(item).where(item.c.id.in_(list(tokens)))
-        connection.execute(taken.values(leased=item.c.leased + 1))
-        start(connection, {row.job_id for row in rows})
-    order = [row.token for row in mine] + list(tokens.values())
-    return human_leases(connection, order)
+    if together:
+        head = connection.execute(query.limit(1)).first()
+        if head is None:
+            return []
+        query = query.where(item.c.job_id == head.job_id, item.c.prompt == head.prompt)
+    return connection.execute(query.limit(n)).all()
 
 
 def _open_to(worker: str, now: float) -> ColumnElement[bool]:
@@ -87,7 +107,7 @@ def _held(connection: Connection, worker: str, n: int, now: float) -> list[Row[A
     live = (
         (assignment.c.worker == worker)
         & (assignment.c.state == "leased")
-        & (assignment.c.kind == "human")
+        & assignment.c.kind.in_(("human", "gold"))
         & (assignment.c.lease_until > now)
     )
     query = select(assignment.c.id, assignment.c.token).where(live).order_by(assignment.c.id)
@@ -153,6 +173,36 @@ def release(connection: Connection, worker: str, leases: Iterable[LeaseRef]) -> 
         back = update(item).where(item.c.id == row.item_id)
         connection.execute(back.values(leased=item.c.leased - 1))
     return [str(row.id) for row in live]
+
+
+def close_page(
+    connection: Connection, worker: str, page: str, keep: Sequence[str], now: float
+) -> int:
+    """Give back what a page holds and let it claim no more, not even by a claim on its way here.
+
+    ``keep`` are assignments whose label is on its way. Returns how many leases were given back.
+    """
+    lock_name(connection, f"worker:{worker}")
+    closed = {"worker": worker, "page": page, "closed_at": now}
+    insert_new(connection, closed_page, [closed])
+    held = select(assignment.c.id, assignment.c.token).where(
+        assignment.c.worker == worker, assignment.c.page == page, assignment.c.state == "leased"
+    )
+    rows = [row for row in connection.execute(held) if str(row.id) not in set(keep)]
+    refs = [LeaseRef(assignment=str(row.id), token=row.token) for row in rows]
+    return len(release(connection, worker, refs))
+
+
+def is_closed(connection: Connection, worker: str, page: str | None) -> bool:
+    """Whether a page has ended: what it claims nobody would see."""
+    lock_name(connection, f"worker:{worker}")
+    ended = (closed_page.c.worker == worker) & (closed_page.c.page == page)
+    return bool(connection.execute(select(exists().where(ended))).scalar_one())
+
+
+def forget_pages(connection: Connection, before: float) -> None:
+    """Forget pages that ended before a time: no claim of theirs is on its way any more."""
+    connection.execute(closed_page.delete().where(closed_page.c.closed_at < before))
 
 
 def _live(connection: Connection, worker: str, leases: Iterable[LeaseRef]) -> list[Row[Any]]:

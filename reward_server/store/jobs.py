@@ -16,19 +16,25 @@ from sqlalchemy import Connection, Row, func, select, update
 from reward_server.queue import (
     NEVER,
     Blob,
-    Kind,
+    ItemKind,
     NewItem,
     NewJob,
     advance,
 )
+from reward_server.rates import Rate
+from reward_server.store import rates
 from reward_server.store.locks import lock_items, lock_jobs, lock_name
-from reward_server.store.settling import note, settle
+from reward_server.store.settling import announce, note, settle
 from reward_server.store.sql import add_up, insert_or_refresh
 from reward_server.store.tables import assignment, blob, idempotency, item, job, traffic
 from shared.schema import TERMINAL
 
 KEPT_FINGERPRINT_S: Final = 86400.0
 """How long a human request without a key of its own is recognised when repeated."""
+
+
+_SHOWN: Final = job.c.purged_at.is_(None) & (job.c.kind != "gold")
+"""Golds hang on jobs of their own, which nobody has asked for."""
 
 
 class QueueFull(Exception):
@@ -71,14 +77,17 @@ def replayed(connection: Connection, key: str | None, fingerprint: str, now: flo
     return str(row.job_id)
 
 
-def accept(connection: Connection, new: NewJob, now: float, limit: int) -> tuple[str, bool]:
-    """Take a job in, or find the one its idempotency key made before.
+def accept(
+    connection: Connection, new: NewJob, now: float, limit: int, rate: Rate | None = None
+) -> tuple[str, bool]:
+    """Take a job in, or find the one its idempotency key made before, which costs nothing.
 
     Returns:
         The job's id, and whether it existed already.
 
     Raises:
         QueueFull: more than ``limit`` items of its kind would wait.
+        RateExceeded: the key of ``rate`` sends too many images.
         IdempotencyMismatch: as ``replayed``.
     """
     # One at a time: the limit holds, and one idempotency key makes one job.
@@ -90,9 +99,11 @@ def accept(connection: Connection, new: NewJob, now: float, limit: int) -> tuple
     depth = pending(connection, new.kind)
     if waiting and depth + waiting > limit:
         raise QueueFull(depth, limit)
+    if rate is not None:
+        rates.spend(connection, rate, len(new.items), now)
     add_blobs(connection, [one.image for one in new.items if one.image is not None], now)
-    connection.execute(job.insert(), [_job_row(new, now)])
-    connection.execute(item.insert(), [_item_row(new, i, now) for i in range(len(new.items))])
+    connection.execute(job.insert(), [job_row(new, now)])
+    connection.execute(item.insert(), [item_row(new, i, now) for i in range(len(new.items))])
     if new.idempotency is not None:
         _remember(connection, new.idempotency, new.fingerprint, new.id, now)
     count = {"requests": 1, "items": len(new.items), "bytes": new.request_bytes}
@@ -111,7 +122,8 @@ def _remember(connection: Connection, key: str, fingerprint: str, job_id: str, n
     )
 
 
-def _job_row(new: NewJob, now: float) -> dict[str, Any]:
+def job_row(new: NewJob, now: float) -> dict[str, Any]:
+    """A job as it is stored when it is accepted."""
     return {
         "id": new.id,
         "kind": new.kind,
@@ -124,17 +136,22 @@ def _job_row(new: NewJob, now: float) -> dict[str, Any]:
         "step": new.step,
         "options": new.options,
         "instruction": new.instruction,
+        "webhook": new.webhook,
         "votes": new.rules.votes,
         "min_votes": new.rules.min_votes,
         "quorum": new.rules.quorum,
         "max_skips": new.rules.max_skips,
+        "max_votes": new.rules.max_votes,
+        "min_agreement": new.rules.min_agreement,
+        "weights": new.weights,
         "n_items": len(new.items),
         "n_done": 0,
         "created_at": now,
     }
 
 
-def _item_row(new: NewJob, position: int, now: float) -> dict[str, Any]:
+def item_row(new: NewJob, position: int, now: float) -> dict[str, Any]:
+    """One of its items as it is stored when it is accepted."""
     one: NewItem = new.items[position]
     code, message = one.error or (None, None)
     return {
@@ -163,7 +180,7 @@ def _item_row(new: NewJob, position: int, now: float) -> dict[str, Any]:
     }
 
 
-def pending(connection: Connection, kind: Kind) -> int:
+def pending(connection: Connection, kind: ItemKind) -> int:
     """Items of that kind without an answer."""
     waiting = (item.c.status == "pending") & (item.c.kind == kind)
     return int(connection.execute(select(func.count()).where(waiting)).scalar_one())
@@ -186,7 +203,7 @@ def find_blobs(connection: Connection, hashes: Iterable[str]) -> dict[str, Blob]
 
 def load(connection: Connection, ids: Sequence[str]) -> list[Record]:
     """Jobs with their items, in the order of ``ids``; unknown and purged ids are left out."""
-    kept = job.c.id.in_(list(ids)) & job.c.purged_at.is_(None)
+    kept = job.c.id.in_(list(ids)) & _SHOWN
     rows = {r.id: r for r in connection.execute(select(job).where(kept))}
     items: defaultdict[str, list[Row[Any]]] = defaultdict(list)
     query = (
@@ -199,7 +216,7 @@ def load(connection: Connection, ids: Sequence[str]) -> list[Record]:
 
 def heads(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
     """Revision and whether it is terminal, of every known job among ``ids``."""
-    kept = job.c.id.in_(list(ids)) & job.c.purged_at.is_(None)
+    kept = job.c.id.in_(list(ids)) & _SHOWN
     query = select(job.c.id, job.c.rev, job.c.status).where(kept)
     return {row.id: (row.rev, row.status in TERMINAL) for row in connection.execute(query)}
 
@@ -219,7 +236,7 @@ def search(
 ) -> list[str]:
     """Ids of jobs, newest first, narrowed by whatever is given."""
     newest = select(job.c.id).order_by(job.c.created_at.desc(), job.c.id.desc())
-    query = newest.where(job.c.purged_at.is_(None)).limit(limit)
+    query = newest.where(_SHOWN).limit(limit)
     for column, value in (
         (job.c.run_id, run_id),
         (job.c.group_id, group_id),
@@ -254,6 +271,9 @@ def cancel(connection: Connection, job_id: str, now: float) -> bool:
         "finished_at": now,
     }
     connection.execute(update(job).where(job.c.id == job_id).values(values))
+    scored = (item.c.job_id == job_id) & (item.c.status == "ok")
+    ok = connection.execute(select(func.count()).where(scored)).scalar_one()
+    announce(connection, row, "cancelled", ok, now)
     note(connection, "cancel", "requester", now, job_id=job_id)
     return True
 

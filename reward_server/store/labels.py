@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, Select, select, update
 
-from reward_server.queue import Rules, Tally, accepts_label, decide_item
+from reward_server.queue import Tally, accepts_label, decide_item, votes_needed
 from reward_server.store.claims import HumanLease, human_leases
 from reward_server.store.leases import grant
 from reward_server.store.locks import lock_items, lock_jobs, lock_name
-from reward_server.store.settling import answer, note, settle, write_items
+from reward_server.store.settling import answer, note, rules_of, settle, write_items
 from reward_server.store.tables import assignment, item, job
 from shared.schema import TERMINAL, ErrorCode, Label
 from shared.schema_labels import SubmitResult, SubmitRow
@@ -71,7 +71,7 @@ def _submit_one(
         return _result(row, "refused", f"labelled already: {lease.label!r}"), None
     free = lease.need - lease.done - lease.leased
     rival = lease.state != "leased" and _holds(connection, worker, lease.item_id)
-    pending = lease.status == "pending"
+    pending = lease.status == "pending" or lease.kind == "gold"
     if not accepts_label(lease.state, row.label, pending=pending, free=free, rival=rival):
         _write_label(connection, lease, row, "extra", now)
         return _result(row, "extra", "kept but not counted: the slot was gone"), None
@@ -79,7 +79,7 @@ def _submit_one(
         connection, lease, row, "done" if row.label in ("like", "dislike") else "skipped", now
     )
     _count(connection, lease, row.label, now)
-    return _result(row, "counted"), lease.job_id
+    return _result(row, "counted"), None if lease.kind == "gold" else lease.job_id
 
 
 def _find(connection: Connection, assignment_id: str) -> Row[Any] | None:
@@ -96,9 +96,17 @@ def _number(assignment_id: str) -> int | None:
 def _with_item() -> Select[Any]:
     mine = (item.c.job_id, item.c.status, item.c.need, item.c.done, item.c.leased)
     tally = (item.c.likes, item.c.dislikes, item.c.skips)
-    rules = (job.c.votes, job.c.min_votes, job.c.quorum, job.c.max_skips)
+    rules = (job.c.votes, job.c.min_votes, job.c.quorum, job.c.max_skips, job.c.max_votes)
     return (
-        select(assignment, *mine, *tally, *rules, job.c.status.label("job_status"), job.c.acked_at)
+        select(
+            assignment,
+            *mine,
+            *tally,
+            *rules,
+            job.c.min_agreement,
+            job.c.status.label("job_status"),
+            job.c.acked_at,
+        )
         .join(item, item.c.id == assignment.c.item_id)
         .join(job, job.c.id == item.c.job_id)
     )
@@ -136,6 +144,7 @@ def _write_label(
     values = {
         "state": state,
         "label": row.label,
+        "reason": row.reason,
         "rt_ms": row.rt_ms,
         "client_label_id": row.client_label_id,
         "done_at": now,
@@ -144,8 +153,10 @@ def _write_label(
 
 
 def _count(connection: Connection, lease: Row[Any], label: Label, now: float) -> None:
+    rules = rules_of(lease)
     tally = Tally(lease.likes, lease.dislikes, lease.skips).add(label)
     values = {
+        "need": max(lease.need, votes_needed(rules, tally)),
         "likes": tally.likes,
         "dislikes": tally.dislikes,
         "skips": tally.skips,
@@ -153,8 +164,9 @@ def _count(connection: Connection, lease: Row[Any], label: Label, now: float) ->
         "leased": lease.leased - (lease.state == "leased"),
     }
     connection.execute(update(item).where(item.c.id == lease.item_id).values(values))
+    if lease.kind == "gold":
+        return  # its answer is known: votes say something about the voter, and no reward moves
     connection.execute(update(job).where(job.c.id == lease.job_id).values(last_label_at=now))
-    rules = Rules(lease.votes, lease.min_votes, lease.quorum, lease.max_skips)
     end = decide_item(rules, tally)
     if end is None:
         return
@@ -171,6 +183,7 @@ def undo(
     now: float,
     lease_s: float,
     settle_s: float,
+    page: str | None = None,
 ) -> tuple[str, Label, HumanLease | None, str]:
     """Retract a label, the latest one by default, and lease its item again if the slot is free.
 
@@ -184,7 +197,7 @@ def undo(
     mine = (assignment.c.worker == worker) & assignment.c.state.in_(("done", "skipped"))
     if client_label_id is not None:
         mine &= assignment.c.client_label_id == client_label_id
-    latest = _with_item().where(mine, assignment.c.kind == "human")
+    latest = _with_item().where(mine, assignment.c.kind.in_(("human", "gold")))
     query = latest.order_by(assignment.c.done_at.desc(), assignment.c.id.desc()).limit(1)
     lease = connection.execute(query).first()
     if lease is None:
@@ -198,7 +211,8 @@ def undo(
     free = lease.need - tally.likes - tally.dislikes - lease.leased > 0
     retract = update(assignment).where(assignment.c.id == lease.id)
     connection.execute(retract.values(state="revoked", undone_at=now))
-    write_items(connection, [answer(lease.item_id, "pending")])
+    if lease.kind == "human":
+        write_items(connection, [answer(lease.item_id, "pending")])
     values = {
         "likes": tally.likes,
         "dislikes": tally.dislikes,
@@ -209,8 +223,9 @@ def undo(
     connection.execute(update(item).where(item.c.id == lease.item_id).values(values))
     token = secrets.token_urlsafe(12)
     if free:
-        grant(connection, {lease.item_id: token}, worker, "human", now, lease_s)
+        grant(connection, {lease.item_id: token}, worker, lease.kind, now, lease_s, page)
     note(connection, "undo", worker, now, job_id=lease.job_id, assignment_id=lease.id)
-    settle(connection, [lease.job_id], now, settle_s)
+    if lease.kind == "human":
+        settle(connection, [lease.job_id], now, settle_s)
     again = human_leases(connection, [token]) if free else []
     return lease.client_label_id, lease.label, again[0] if again else None, lease.job_id

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select, update
 
-from reward_server.queue import MAX_ATTEMPTS, Kind, Rules, Tally, decide_item
+from reward_server.queue import MAX_ATTEMPTS, ItemKind, Rules, Tally, decide_item
 from reward_server.scorers import Outcome, Scored
 from reward_server.store.locks import lock_items, try_lock_name
 from reward_server.store.settling import answer, settle, start, write_items
@@ -114,9 +114,10 @@ def grant(
     connection: Connection,
     tokens: Mapping[int, str],
     worker: str,
-    kind: Kind,
+    kind: ItemKind,
     now: float,
     lease_s: float,
+    page: str | None = None,
 ) -> dict[int, int]:
     """Write leases for the items in ``tokens``; returns assignment ids by item id."""
     rows = [
@@ -129,6 +130,7 @@ def grant(
             "lease_s": lease_s,
             "lease_until": now + lease_s,
             "created_at": now,
+            "page": page,
         }
         for item_id, token in tokens.items()
     ]

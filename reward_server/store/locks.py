@@ -2,8 +2,9 @@
 
 SQLite's write transactions exclude each other; PostgreSQL's do not, and these locks make the same
 functions correct there. One order for everybody, so that nobody waits in a circle: first a name (a
-worker, accepting, sweeping), then items by id, then jobs by id. Whoever changes a lease holds its
-item; whoever changes a job's state holds the job. What was read before a lock is read again after.
+worker, accepting, sweeping), then a key's usage, then items by id, then jobs by id. Whoever changes
+a lease holds its item; whoever changes a job's state holds the job. What was read before a lock is
+read again after.
 """
 
 from __future__ import annotations

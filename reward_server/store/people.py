@@ -10,11 +10,12 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, Select, func, select, update
 
 from reward_server.store.sql import insert_new
 from reward_server.store.tables import annotator, api_key, session
 from shared.schema import Scope
+from shared.schema_labels import Role
 
 
 class NameTaken(ValueError):
@@ -62,8 +63,8 @@ def key_of(connection: Connection, secret: str) -> Row[Any] | None:
     return connection.execute(select(api_key).where(live)).first()
 
 
-def create_invite(connection: Connection, name: str, now: float) -> str:
-    """Make an annotator who signs in with the returned token; it cannot be read again.
+def create_invite(connection: Connection, name: str, now: float, role: Role = "annotator") -> str:
+    """Make a person who signs in with the returned token; it cannot be read again.
 
     Raises:
         NameTaken: choose another name.
@@ -71,7 +72,7 @@ def create_invite(connection: Connection, name: str, now: float) -> str:
     if connection.execute(select(annotator).where(annotator.c.name == name)).first() is not None:
         raise NameTaken(f"there is an annotator named {name!r} already (perhaps revoked)")
     token = f"inv_{secrets.token_urlsafe(32)}"
-    row = {"name": name, "invite_hash": digest(token), "created_at": now}
+    row = _person(name, role, now) | {"invite_hash": digest(token)}
     connection.execute(annotator.insert(), [row])
     return token
 
@@ -90,29 +91,47 @@ def revoke_annotator(connection: Connection, name: str, now: float) -> bool:
 
 
 def invited(connection: Connection, token: str) -> str | None:
-    """Name of the annotator an invite belongs to."""
+    """Name of the person an invite belongs to."""
     live = (annotator.c.invite_hash == digest(token)) & annotator.c.revoked_at.is_(None)
     return connection.execute(select(annotator.c.name).where(live)).scalar()
 
 
+def _person(name: str, role: Role, now: float) -> dict[str, Any]:
+    return {"name": name, "role": role, "created_at": now, "checked_since": 0.0}
+
+
 def ensure_annotator(connection: Connection, name: str, now: float) -> None:
     """Know a person who needs no invite: on a loopback server without keys."""
-    insert_new(connection, annotator, [{"name": name, "created_at": now}])
+    insert_new(connection, annotator, [_person(name, "annotator", now)])
 
 
-def open_session(connection: Connection, name: str, now: float) -> str:
-    """Start a session and return its secret, to be kept in a cookie."""
+def open_session(connection: Connection, name: str, now: float, lasts_s: float) -> str:
+    """Start a session and return its secret, to be kept in a cookie; forgets those that ended."""
+    connection.execute(session.delete().where(session.c.expires_at <= now))
     secret = secrets.token_urlsafe(32)
     row = {"hash": digest(secret), "annotator": name, "created_at": now}
-    connection.execute(session.insert(), [row])
+    connection.execute(session.insert(), [row | {"expires_at": now + lasts_s}])
     return secret
 
 
-def session_of(connection: Connection, secret: str) -> str | None:
-    """Name of the annotator a session belongs to."""
-    query = (
-        select(session.c.annotator)
+def session_of(connection: Connection, secret: str, now: float) -> Row[Any] | None:
+    """``name`` and ``role`` of the person a live session belongs to, and when it ``expires_at``."""
+    query: Select[Any] = (
+        select(annotator.c.name, annotator.c.role, session.c.expires_at)
         .join(annotator, annotator.c.name == session.c.annotator)
         .where(session.c.hash == digest(secret), annotator.c.revoked_at.is_(None))
+        .where(session.c.expires_at > now)
     )
-    return connection.execute(query).scalar()
+    return connection.execute(query).first()
+
+
+def renew_session(connection: Connection, secret: str, until: float) -> None:
+    """Let a session that is in use last longer."""
+    mine = session.c.hash == digest(secret)
+    connection.execute(update(session).where(mine).values(expires_at=until))
+
+
+def role_of(connection: Connection, name: str) -> Role:
+    """Role of a person; programs with a label key are annotators."""
+    found = connection.execute(select(annotator.c.role).where(annotator.c.name == name)).scalar()
+    return found or "annotator"

@@ -9,42 +9,52 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, case, distinct, exists, func, select
+from sqlalchemy import ColumnElement, Connection, case, distinct, func, select
 
+from reward_server.store import outbox
 from reward_server.store.tables import assignment, item, job, traffic
 from shared.schema import Json
-from shared.schema_labels import LabelStats, QueueView
+from shared.schema_labels import TOO_FAST_MS, LabelStats, QueueView
 from shared.schema_ops import RunStats, Traffic
 
 _HUMAN_WAITING = (item.c.status == "pending") & (item.c.kind == "human")
 _LABELLED = (assignment.c.kind == "human") & assignment.c.state.in_(("done", "skipped"))
+_CLICKED = assignment.c.kind.in_(("human", "gold")) & assignment.c.state.in_(("done", "skipped"))
 
 
 def queue_view(connection: Connection, worker: str, now: float) -> QueueView:
     """What is left for one annotator."""
-    seen = exists().where(
-        assignment.c.item_id == item.c.id,
-        assignment.c.worker == worker,
-        assignment.c.state.in_(("leased", "done", "skipped")),
-    )
-    free = item.c.done + item.c.leased < item.c.need
+    mine = assignment.alias("mine")
+    live = mine.c.state.in_(("leased", "done", "skipped"))
+    theirs = item.outerjoin(mine, (mine.c.item_id == item.c.id) & (mine.c.worker == worker) & live)
     alive = _HUMAN_WAITING & (item.c.deadline_at > now)
-    count = func.coalesce(func.sum(case((free, 1), else_=0)), 0)
-    waiting, open_ = connection.execute(select(func.count(), count).where(alive, ~seen)).one()
-    returning = select(func.min(assignment.c.lease_until)).where(
-        assignment.c.kind == "human", assignment.c.state == "leased", assignment.c.worker != worker
+    unseen = mine.c.id.is_(None)
+    free = item.c.done + item.c.leased < item.c.need
+
+    def count(condition: ColumnElement[bool]) -> Any:
+        return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
+
+    judged = mine.c.state.in_(("done", "skipped"))
+    counts = select(count(unseen & free), count(unseen & ~free), count(judged))
+    query = counts.select_from(theirs).where(alive)
+    open_, elsewhere, for_others = connection.execute(query).one()
+    returning = (
+        select(func.min(assignment.c.lease_until))
+        .select_from(theirs.join(assignment, assignment.c.item_id == item.c.id))
+        .where(alive, unseen, assignment.c.state == "leased")
     )
-    back = connection.execute(returning).scalar()
+    back = connection.execute(returning).scalar() if elsewhere else None
     return QueueView(
         open=open_,
-        leased_elsewhere=waiting - open_,
+        leased_elsewhere=elsewhere,
         next_return_s=None if back is None else max(back - now, 0.0),
+        for_others=for_others,
     )
 
 
 def labels_by(connection: Connection, worker: str, since: float = 0.0) -> int:
-    """Labels of one annotator that count, since a time."""
-    mine = _LABELLED & (assignment.c.worker == worker) & (assignment.c.done_at >= since)
+    """Labels of one annotator since a time, golds included: a total must not give them away."""
+    mine = _CLICKED & (assignment.c.worker == worker) & (assignment.c.done_at >= since)
     return int(connection.execute(select(func.count()).where(mine)).scalar_one())
 
 
@@ -80,7 +90,7 @@ def label_stats(connection: Connection, now: float) -> LabelStats:
     )
 
 
-def export(connection: Connection) -> Iterator[Json]:
+def export(connection: Connection, run_id: str | None = None) -> Iterator[Json]:
     """Every label ever given, oldest first, also undone ones and those that came too late."""
     query = (
         select(assignment, item.c.given_id, item.c.prompt, item.c.sha256, item.c.position)
@@ -91,12 +101,16 @@ def export(connection: Connection) -> Iterator[Json]:
         .order_by(assignment.c.done_at, assignment.c.id)
         .execution_options(yield_per=500)
     )
+    if run_id is not None:
+        query = query.where(job.c.run_id == run_id)
     for row in connection.execute(query):
         yield {
             "annotator": row.worker,
             "label": row.label,
             "at": row.done_at,
             "rt_ms": row.rt_ms,
+            "too_fast": row.rt_ms is not None and row.rt_ms < TOO_FAST_MS,
+            "reason": row.reason,
             "counted": row.state in ("done", "skipped"),
             "undone": row.undone_at is not None,
             "job": row.job_id,
@@ -130,6 +144,7 @@ class QueueFigures:
     accepted: Mapping[str, Traffic]
     waiting: Mapping[str, tuple[int, float]]
     leased: Mapping[str, int]
+    webhooks: Mapping[str, tuple[int, float]]
 
 
 def queue_figures(connection: Connection, now: float) -> QueueFigures:
@@ -152,6 +167,7 @@ def queue_figures(connection: Connection, now: float) -> QueueFigures:
         },
         waiting={reward: (n, max(now - since, 0.0)) for reward, n, since in waiting},
         leased={row[0]: row[1] for row in connection.execute(held.group_by(assignment.c.kind))},
+        webhooks=outbox.waiting(connection, now),
     )
 
 

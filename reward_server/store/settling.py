@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
-from reward_server.queue import advance, decide_job
+from reward_server.queue import Rules, advance, decide_job
 from reward_server.store.locks import lock_jobs
-from reward_server.store.tables import event, item, job
-from shared.schema import TERMINAL, ItemErrorCode, ItemStatus, Json
+from reward_server.store.reliability import weigh
+from reward_server.store.tables import event, item, job, outbox, webhook
+from shared.schema import TERMINAL, Counts, ItemErrorCode, ItemStatus, JobStatus, Json
+from shared.webhooks import JobEnded, JobMessage
 
 
 def settle(connection: Connection, ids: Iterable[str], now: float, settle_s: float = 0.0) -> None:
@@ -21,10 +24,7 @@ def settle(connection: Connection, ids: Iterable[str], now: float, settle_s: flo
     """
     ids = sorted(set(ids))
     lock_jobs(connection, ids)
-    counts: defaultdict[str, dict[ItemStatus, int]] = defaultdict(dict)
-    tally = select(item.c.job_id, item.c.status, func.count()).where(item.c.job_id.in_(ids))
-    for job_id, status, n in connection.execute(tally.group_by(item.c.job_id, item.c.status)):
-        counts[job_id][status] = n
+    counts, sums = _tally(connection, ids)
     for row in connection.execute(select(job).where(job.c.id.in_(ids))).all():
         left = counts[row.id].get("pending", 0)
         labelled = row.last_label_at is not None and not left
@@ -33,20 +33,75 @@ def settle(connection: Connection, ids: Iterable[str], now: float, settle_s: flo
             row.status, counts[row.id], started=_started(row), settles_at=settles_at, now=now
         )
         over = status in TERMINAL
+        if over and row.finished_at is None:
+            announce(connection, row, status, counts[row.id].get("ok", 0), now)
+            if row.weights == "reliability":
+                sums[row.id] += weigh(connection, row.id)
         connection.execute(
             update(job).where(job.c.id == row.id),
             {
                 "rev": row.rev + 1,
                 "status": status,
                 "n_done": row.n_items - left,
+                "n_ok": counts[row.id].get("ok", 0),
+                "value_sum": sums[row.id],
                 "settles_at": None if over else settles_at,
                 "finished_at": (row.finished_at or now) if over else None,
             },
         )
 
 
+def announce(connection: Connection, row: Row[Any], status: JobStatus, ok: int, now: float) -> None:
+    """Write the message that a job is over, if it named a webhook that is still in use."""
+    if row.webhook is None:
+        return
+    live = (webhook.c.name == row.webhook) & webhook.c.revoked_at.is_(None)
+    if connection.execute(select(webhook.c.name).where(live)).first() is None:
+        return
+    data = JobEnded(
+        id=row.id,
+        reward=row.reward,
+        status=status,
+        run_id=row.run_id,
+        group_id=row.group_id,
+        step=row.step,
+        counts=Counts(ok=ok, pending=0, error=row.n_items - ok),
+    )
+    moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+    message = {
+        "id": f"msg_{row.id}",
+        "webhook": row.webhook,
+        "body": JobMessage(timestamp=moment, data=data).model_dump_json(),
+        "attempts": 0,
+        "created_at": now,
+        "due_at": now,
+    }
+    connection.execute(outbox.insert(), [message])
+
+
+def _tally(
+    connection: Connection, ids: Sequence[str]
+) -> tuple[defaultdict[str, dict[ItemStatus, int]], defaultdict[str, float]]:
+    """Items by status, and the sum of rewards, of each job."""
+    counts: defaultdict[str, dict[ItemStatus, int]] = defaultdict(dict)
+    sums: defaultdict[str, float] = defaultdict(float)
+    columns = (item.c.job_id, item.c.status, func.count(), func.sum(item.c.value))
+    tally = select(*columns).where(item.c.job_id.in_(ids)).group_by(item.c.job_id, item.c.status)
+    for job_id, status, n, total in connection.execute(tally):
+        counts[job_id][status] = n
+        sums[job_id] += total or 0.0
+    return counts, sums
+
+
 def _started(row: Row[Any]) -> bool:
     return row.status == "running" or row.last_label_at is not None
+
+
+def rules_of(row: Row[Any]) -> Rules:
+    """When the items of a job are closed, from a row with its columns."""
+    return Rules(
+        row.votes, row.min_votes, row.quorum, row.max_skips, row.max_votes, row.min_agreement
+    )
 
 
 def start(connection: Connection, ids: Iterable[str]) -> None:

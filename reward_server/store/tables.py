@@ -56,17 +56,31 @@ job: Final = Table(
     Column("min_votes", Integer, nullable=False),
     Column("quorum", Integer),
     Column("max_skips", Integer, nullable=False),
+    Column("max_votes", Integer),
+    Column("min_agreement", Float, nullable=False),
     Column("n_items", Integer, nullable=False),
     Column("n_done", Integer, nullable=False),
+    Column("n_ok", Integer, nullable=False, server_default="0"),
+    Column("value_sum", Float, nullable=False, server_default="0"),
+    Column("weights", String(12), nullable=False, server_default="equal"),
     Column("created_at", Float, nullable=False),
     Column("last_label_at", Float),
     Column("settles_at", Float),
     Column("finished_at", Float),
     Column("acked_at", Float),
     Column("purged_at", Float),
+    Column("webhook", String(64)),
     CheckConstraint("(settles_at IS NULL) OR (finished_at IS NULL)", name="settled"),
     Index(None, "run_id", "group_id"),
+    Index(None, "run_id", "created_at"),
     Index(None, "created_at"),
+    Index(
+        "ix_job_open",
+        "kind",
+        "created_at",
+        sqlite_where=text("finished_at IS NULL"),
+        postgresql_where=text("finished_at IS NULL"),
+    ),
     Index(
         "ix_job_kept",
         "finished_at",
@@ -147,6 +161,8 @@ assignment: Final = Table(
     Column("created_at", Float, nullable=False),
     Column("done_at", Float),
     Column("label", String(8)),
+    Column("reason", String(20)),
+    Column("page", String(200)),
     Column("rt_ms", _LARGE),
     Column("client_label_id", String(200)),
     Column("undone_at", Float),
@@ -169,6 +185,12 @@ assignment: Final = Table(
     ),
     Index("ix_assignment_leased", "lease_until", sqlite_where=_LEASED, postgresql_where=_LEASED),
     Index("ix_assignment_worker", "worker", "done_at"),
+    Index(
+        "ix_assignment_labelled",
+        "done_at",
+        sqlite_where=text("label IS NOT NULL"),
+        postgresql_where=text("label IS NOT NULL"),
+    ),
 )
 
 blob: Final = Table(
@@ -213,11 +235,42 @@ api_key: Final = Table(
     Column("revoked_at", Float),
 )
 
+usage: Final = Table(
+    "usage",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("full_at", Float, nullable=False),
+)
+
+webhook: Final = Table(
+    "webhook",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("secret", String(200), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("id", String(80), primary_key=True),
+    Column("webhook", String(64), ForeignKey("webhook.name"), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Index("ix_outbox_due", "webhook", "due_at"),
+)
+
 annotator: Final = Table(
     "annotator",
     metadata,
     Column("name", String(64), primary_key=True),
+    Column("role", String(12), nullable=False),
     Column("invite_hash", String(64), unique=True),
+    Column("checked_since", Float, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
 )
@@ -228,6 +281,16 @@ session: Final = Table(
     Column("hash", String(64), primary_key=True),
     Column("annotator", String(64), ForeignKey("annotator.name"), nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+closed_page: Final = Table(
+    "closed_page",
+    metadata,
+    Column("worker", String(200), primary_key=True),
+    Column("page", String(200), primary_key=True),
+    Column("closed_at", Float, nullable=False),
+    Index(None, "closed_at"),
 )
 
 traffic: Final = Table(
@@ -238,4 +301,20 @@ traffic: Final = Table(
     Column("requests", _LARGE, nullable=False),
     Column("items", _LARGE, nullable=False),
     Column("bytes", _LARGE, nullable=False),
+)
+
+campaign: Final = Table(
+    "campaign",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("settings", _JSON, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+reliability: Final = Table(
+    "reliability",
+    metadata,
+    Column("worker", String(200), primary_key=True),
+    Column("accuracy", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
 )

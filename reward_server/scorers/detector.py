@@ -1,0 +1,274 @@
+"""The counting reward for photos: any detector or instance segmenter that ``transformers`` loads.
+
+    pip install 'tdm-r1[server,detector]'
+    REWARD_DETECTOR_MODEL=PekingU/rtdetr_r50vd python -m reward_server \\
+        --scorer counting=reward_server.scorers.detector:DetectorScorer
+
+Whoever runs the server chooses the model by environment variables (see ``Choice``). The judge and
+the two thresholds are GenEval's (arXiv:2310.11513, which counts the instances of a Mask2Former);
+colours are not: GenEval asks CLIP, here the median colour of an object's mask, or of the middle of
+its box, is compared with a palette, and an object of no clear colour has none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from reward_server.scorers import Outcome, ScorerItem, UnknownScorer
+from reward_server.scorers.counting import CountingScorer, Detector, JudgeOptions
+from reward_server.scorers.geneval import DetectedObject, GenEvalTarget
+from reward_server.scorers.shapes import PALETTE, background_color, nearest_color
+from shared.images import Pixels
+
+PREFIX: Final = "REWARD_DETECTOR_"
+MODELS: Final = "an object detector (RT-DETR, DETR) or an instance segmenter (Mask2Former)"
+SAME_BOX: Final = 0.9
+"""Intersection over union from which two boxes are one object, named by the surer class."""
+MIDDLE: Final = 0.25
+"""Share of a box's width and height on each side that is left out when its colour is named."""
+GENEVAL_NAMES: Final = {
+    "computer mouse": "mouse",
+    "tv remote": "remote",
+    "computer keyboard": "keyboard",
+}
+"""GenEval's words for three COCO classes, for models that use COCO's."""
+
+
+class Choice(BaseSettings):
+    """``REWARD_DETECTOR_MODEL``: a model id or a folder. ``_DEVICE``: as torch names it.
+
+    An object counts from a confidence of ``threshold`` on; in a target tagged ``counting`` from
+    ``counting_threshold`` on (both as in GenEval).
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    model: str
+    device: str = "cpu"
+    threshold: float = Field(default=0.3, gt=0, lt=1)
+    counting_threshold: float = Field(default=0.9, gt=0, lt=1)
+
+
+def _choice() -> Choice:
+    missing = [name for name in ("torch", "transformers") if not importlib.util.find_spec(name)]
+    if missing:
+        raise UnknownScorer(
+            f"counting with a neural detector needs {' and '.join(missing)}: "
+            "pip install 'tdm-r1[detector]'"
+        )
+    try:
+        choice = Choice()
+    except ValidationError as error:
+        wrong = [
+            f"{PREFIX}{''.join(str(part) for part in one['loc']).upper()}: {one['msg']}"
+            for one in error.errors(include_input=False)
+        ]
+        text = f"the detector is set up by environment variables: {'; '.join(wrong)}"
+        raise UnknownScorer(text) from None
+    folder = Path(choice.model)
+    is_id = choice.model.count("/") <= 1 and not choice.model.startswith((".", "/"))
+    if (folder.is_dir() or not is_id) and not (folder / "config.json").is_file():
+        raise UnknownScorer(
+            f"{PREFIX}MODEL={choice.model}: no config.json in that folder; give the folder that "
+            "save_pretrained wrote, or a model id such as PekingU/rtdetr_r50vd"
+        )
+    return choice
+
+
+class DetectorOptions(JudgeOptions):
+    """``backend``: what this server counts with; naming another one is refused."""
+
+    backend: Literal["detector"] = "detector"
+
+
+class DetectorScorer(CountingScorer):
+    """The counting reward with the model of ``Choice``, a whole batch at a time."""
+
+    choice: ClassVar[Choice] = _choice()
+    model: ClassVar[str] = f"counting/{choice.model}"
+    backend: ClassVar[str] = "detector"
+    options = DetectorOptions
+
+    def _load(self) -> Detector:
+        return NeuralDetector(self.choice)
+
+    def _named(self, target: GenEvalTarget) -> GenEvalTarget:
+        known = set(self._detector.classes)
+        renamed = {a: b for a, b in GENEVAL_NAMES.items() if a not in known and b in known}
+
+        def translate(clauses: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(
+                c.model_copy(update={"name": renamed.get(c.name, c.name)}) for c in clauses
+            )
+
+        parts = {"include": translate(target.include), "exclude": translate(target.exclude)}
+        return target.model_copy(update=parts)
+
+    def _judge(
+        self, item: ScorerItem[GenEvalTarget, JudgeOptions], objects: list[DetectedObject]
+    ) -> Outcome:
+        counting = item.target.tag == "counting"
+        least = self.choice.counting_threshold if counting else self.choice.threshold
+        return super()._judge(item, [one for one in objects if one.confidence >= least])
+
+
+class NeuralDetector:
+    """A model with its own preprocessing, for inference only.
+
+    Raises:
+        UnknownScorer: there is no such model, or it neither detects nor segments.
+    """
+
+    colors = tuple(PALETTE)
+
+    def __init__(self, choice: Choice) -> None:
+        import torch
+        from transformers import AutoImageProcessor
+
+        self._torch = torch
+        self._device = choice.device
+        self._least = min(choice.threshold, choice.counting_threshold)
+        try:
+            self._model, self._segments = _model(choice.model)
+            # The same pixels whether or not torchvision is installed.
+            self._processor = AutoImageProcessor.from_pretrained(choice.model, backend="pil")
+            self._model.to(choice.device).eval()
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            why = str(error).strip().partition("\n")[0]
+            raise UnknownScorer(
+                f"{PREFIX}MODEL={choice.model} on {choice.device}: {why}. Give a model id of "
+                f"{MODELS}, or the folder that save_pretrained wrote"
+            ) from error
+        labels = self._model.config.id2label
+        self._names = {int(key): str(name) for key, name in labels.items()}
+        self.classes = tuple(name for name in self._names.values() if name != "N/A")
+
+    def detect(self, images: Sequence[Pixels]) -> list[list[DetectedObject]]:
+        """The objects of each picture from the lower threshold on, the most confident first."""
+        by_size: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, image in enumerate(images):
+            by_size[image.shape].append(index)
+        found: dict[int, list[DetectedObject]] = {}
+        for indices in by_size.values():
+            batch = self._detect([images[i] for i in indices])
+            found.update(zip(indices, batch, strict=True))
+        return [found[i] for i in range(len(images))]
+
+    def _detect(self, images: list[Pixels]) -> list[list[DetectedObject]]:
+        """Pictures of one size: padding among different ones would move the masks."""
+        with self._torch.inference_mode():
+            inputs = self._processor(images=images, return_tensors="pt").to(self._device)
+            outputs = self._model(**inputs)
+            sizes = [image.shape[:2] for image in images]
+            read = self._instances if self._segments else self._boxes
+            return [
+                _distinct([self._object(image, *one) for one in instances])
+                for image, instances in zip(images, read(outputs, sizes), strict=True)
+            ]
+
+    def _boxes(self, outputs: Any, sizes: list[tuple[int, ...]]) -> list[list[tuple[Any, ...]]]:
+        """(label, confidence, box, mask) of each instance: the mask is the middle of its box."""
+        results = self._processor.post_process_object_detection(
+            outputs, threshold=self._least, target_sizes=sizes
+        )
+        return [
+            [
+                (int(label), float(score), tuple(box), _middle(box, size))
+                for label, score, box in zip(
+                    one["labels"], one["scores"], one["boxes"].tolist(), strict=True
+                )
+            ]
+            for one, size in zip(results, sizes, strict=True)
+        ]
+
+    def _instances(self, outputs: Any, sizes: list[tuple[int, ...]]) -> list[list[tuple[Any, ...]]]:
+        """(label, confidence, box, mask) of each instance: the box is that of its mask."""
+        results = self._processor.post_process_instance_segmentation(
+            outputs, threshold=self._least, target_sizes=sizes, return_binary_maps=True
+        )
+        found = []
+        for one in results:
+            infos = one["segments_info"]
+            masks = one["segmentation"].cpu().numpy() > 0 if infos else []
+            found.append(
+                [
+                    (info["label_id"], info["score"], _bounds(mask), mask)
+                    for info, mask in zip(infos, masks, strict=True)
+                ]
+            )
+        return found
+
+    def _object(
+        self,
+        image: Pixels,
+        label: int,
+        score: float,
+        box: tuple[float, float, float, float],
+        mask: NDArray[np.bool_],
+    ) -> DetectedObject:
+        color = None
+        if mask.any():
+            median = np.median(image[mask].astype(np.float32), axis=0)
+            color = nearest_color(median, background_color(image))
+        x0, y0, x1, y1 = (round(edge, 2) for edge in box)
+        return DetectedObject(self._names[label], color, (x0, y0, x1, y1), round(score, 4))
+
+
+def _model(name: str) -> tuple[Any, bool]:
+    """The model, and whether it segments."""
+    from transformers import (
+        MODEL_FOR_OBJECT_DETECTION_MAPPING,
+        MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
+        AutoConfig,
+        AutoModelForObjectDetection,
+        AutoModelForUniversalSegmentation,
+    )
+
+    config = AutoConfig.from_pretrained(name)
+    if type(config) in MODEL_FOR_OBJECT_DETECTION_MAPPING:
+        return AutoModelForObjectDetection.from_pretrained(name), False
+    if type(config) in MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING:
+        return AutoModelForUniversalSegmentation.from_pretrained(name), True
+    raise ValueError(f"a {config.model_type!r} model finds no objects")
+
+
+def _middle(box: Sequence[float], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The middle of a box as a mask of the picture (H, W); empty for a box outside of it."""
+    x0, y0, x1, y1 = box
+    dx, dy = MIDDLE * (x1 - x0), MIDDLE * (y1 - y0)
+    mask = np.zeros(size, dtype=np.bool_)
+    rows = slice(max(0, round(y0 + dy)), max(0, round(y1 - dy) + 1))
+    mask[rows, max(0, round(x0 + dx)) : max(0, round(x1 - dx) + 1)] = True
+    return mask
+
+
+def _bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    ys, xs = np.nonzero(mask)
+    return float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)
+
+
+def _distinct(objects: list[DetectedObject]) -> list[DetectedObject]:
+    """One object per place: detectors may name one box twice, and a thing is counted once."""
+    kept: list[DetectedObject] = []
+    for one in sorted(objects, key=lambda o: -o.confidence):
+        if all(_overlap(one.box, other.box) < SAME_BOX for other in kept):
+            kept.append(one)
+    return kept
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Intersection over union of two boxes."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    both = max(width, 0.0) * max(height, 0.0)
+    either = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both
+    return both / either if either > 0 else 0.0
