@@ -36,9 +36,21 @@ async function problemOf(response) {
   });
 }
 
-/** Labeling requests of one annotator; `onConnection` hears "up", "down" or "signed-out". */
+/** 128 random bits; `crypto.randomUUID` is missing on plain-http pages beyond loopback. */
+export function randomId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * Labeling requests of one annotator; `onConnection` hears "up", "down" or "signed-out". `page`
+ * names this page to the server, `annotator` for whom it labels once that is known.
+ */
 export class LabelApi {
   #connection = "up";
+
+  page = randomId();
+  annotator = null;
 
   onConnection = () => {};
 
@@ -51,35 +63,52 @@ export class LabelApi {
     return this.#request("GET", "label/me");
   }
 
-  /** Lease up to n pictures: `{items, queue: {open, leased_elsewhere, next_return_s}}`. */
-  claim(n) {
-    return this.#request("POST", "label/claim", { n });
+  /** Lease up to n pictures, `together` of one prompt: `{items, queue: QueueView}`. */
+  claim(n, together = false) {
+    return this.#request("POST", this.#mine("claim"), { n, together, page: this.page });
   }
 
   /** Deliver label rows: `{results, labels}`, one result per row, in order. */
   submit(rows) {
-    return this.#request("POST", "label/submit", rows);
+    return this.#request("POST", this.#mine("submit"), rows);
   }
 
   /** Retract a label, by default the latest; `item` is the picture with a fresh lease, or null. */
   undo(clientLabelId = null) {
-    return this.#request("POST", "label/undo", { client_label_id: clientLabelId });
+    const ask = { client_label_id: clientLabelId, page: this.page };
+    return this.#request("POST", this.#mine("undo"), ask);
   }
 
   /** Extend leases: `{live, lost}`. */
   heartbeat(leases) {
-    return this.#request("POST", "label/heartbeat", { leases });
+    return this.#request("POST", this.#mine("heartbeat"), { leases });
+  }
+
+  /** Go on after a pause that wrong answers to known pictures have led to. */
+  goOn() {
+    return this.#request("POST", this.#mine("continue"));
   }
 
   /** Give leases back; works while the page is being closed. */
   release(items) {
     const leases = items.map(({ assignment, token }) => ({ assignment, token }));
-    return leases.length === 0 || this.#leaveBehind("label/release", { leases });
+    return leases.length === 0 || this.#leaveBehind(this.#mine("release"), { leases });
+  }
+
+  /** A page has ended, this one or an earlier one: all it holds or still claims is given back. */
+  leave(page, keep) {
+    return this.#leaveBehind(this.#mine("leave"), { page, keep: [...keep] });
   }
 
   /** Deliver label rows while the page is being closed: nobody will hear the answer. */
   submitLeaving(rows) {
-    return rows.length === 0 || this.#leaveBehind("label/submit", rows);
+    return rows.length === 0 || this.#leaveBehind(this.#mine("submit"), rows);
+  }
+
+  /** Whoever signs in meanwhile in this browser must not get this annotator's clicks. */
+  #mine(route) {
+    const who = this.annotator === null ? "" : `?annotator=${encodeURIComponent(this.annotator)}`;
+    return `label/${route}${who}`;
   }
 
   #leaveBehind(path, body) {

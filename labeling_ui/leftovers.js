@@ -1,8 +1,8 @@
 // Leases of pages that ended without a word: a crash, a phone that closed a tab to save memory.
-// A page notes what it holds in the browser's storage, and holds a lock of the note's name for as
-// long as it lives: whoever gets that lock knows that the page is gone and may give its leases back.
+// A page notes its name in the browser's storage, and holds a lock of that name for as long as it
+// lives: whoever gets the lock knows that the page is gone and may give back what it held.
 
-const PREFIX = "leases:";
+const PREFIX = "page:";
 
 /** The browser's storage, or null where it keeps none: then leases run out by themselves. */
 function storage() {
@@ -14,43 +14,40 @@ function storage() {
   }
 }
 
-/** Notes what this page holds, for the page after it. */
-export class LeaseNote {
-  #key = PREFIX + crypto.getRandomValues(new Uint32Array(2)).join("-");
-  #written = "[]";
+/** Notes that this annotator's page is alive, for the page after it. */
+export class PageNote {
+  #prefix;
   #shelf = storage();
 
-  /** Resolves once the page is known to be alive; before that it must note nothing. */
-  open() {
+  constructor(annotator) {
+    this.#prefix = `${PREFIX}${annotator}:`;
+  }
+
+  /** Resolves once the page is known to be alive; before that it must claim nothing. */
+  open(page) {
     if (!this.#shelf) return Promise.resolve();
+    const key = this.#prefix + page;
     return new Promise((resolve) => {
-      navigator.locks.request(this.#key, () => {
+      navigator.locks.request(key, () => {
+        this.#shelf.setItem(key, "");
         resolve();
         return new Promise(() => {}); // never let go: the browser does that when the page ends
       });
     });
   }
 
-  write(leases) {
-    const text = JSON.stringify(leases);
-    if (text === this.#written) return;
-    this.#written = text;
-    this.#shelf?.setItem(this.#key, text);
+  /** The server has been told that the page ends. */
+  clear(page) {
+    this.#shelf?.removeItem(this.#prefix + page);
   }
 
-  clear() {
-    this.#shelf?.removeItem(this.#key);
-    this.#written = "[]";
-  }
-
-  /** Calls `release` with the leases of every other page noted, as soon as that page has ended. */
-  inherit(release) {
+  /** Calls `left` with the name of every other page noted, as soon as that page has ended. */
+  inherit(own, left) {
     for (const key of Object.keys(this.#shelf ?? {})) {
-      if (!key.startsWith(PREFIX) || key === this.#key) continue;
+      if (!key.startsWith(this.#prefix) || key === this.#prefix + own) continue;
       navigator.locks.request(key, () => {
-        const leases = JSON.parse(this.#shelf.getItem(key) ?? "[]");
         this.#shelf.removeItem(key);
-        if (leases.length > 0) release(leases);
+        left(key.slice(this.#prefix.length));
       });
     }
   }

@@ -31,8 +31,9 @@ class DiskStore {
     });
   }
 
-  put(row) {
-    return this.#run("readwrite", (labels) => labels.put(row));
+  /** All of them or none. */
+  put(rows) {
+    return this.#run("readwrite", (labels) => rows.map((row) => labels.put(row)).at(-1));
   }
 
   delete(id) {
@@ -64,7 +65,7 @@ export async function openStore(annotator) {
 }
 
 /**
- * A label row is `{id, assignment, token, label, rt_ms, at}`; `id` is the `client_label_id`.
+ * A label row is `{id, assignment, token, label, reason, rt_ms, at}`; `id` is the `client_label_id`.
  * `send(rows)` delivers rows and resolves with the server's answer, or throws when it is uncertain
  * that the server has them; `onDelivered(rows, answer)` hears of each delivery,
  * `onTrouble(error)` of each failure.
@@ -110,10 +111,10 @@ export class Outbox {
     return new Set([...this.#rows.values()].map((row) => row.assignment));
   }
 
-  /** Keep a click and start sending it. Returns at once; the write to disk runs beside it. */
-  add(row) {
-    this.#rows.set(row.id, row);
-    this.#store.put(row).catch((error) => console.error("A click could not be saved.", error));
+  /** Keep clicks and start sending them. Returns at once; the write to disk runs beside it. */
+  add(rows) {
+    for (const row of rows) this.#rows.set(row.id, row);
+    this.#store.put(rows).catch((error) => console.error("A click could not be saved.", error));
     this.onChange();
     this.#run();
   }

@@ -4,6 +4,8 @@
 const AHEAD = 16;
 const REFILL_BELOW = 10;
 const LOAD_ATTEMPTS = 4;
+const GRID = 32;
+const GRIDS_AHEAD = 2;
 
 /** Decode a picture so that showing it costs no network and no decoding. */
 async function decoded(url) {
@@ -15,6 +17,7 @@ async function decoded(url) {
   return image;
 }
 
+const groupOf = ({ item }) => `${item.prompt}\n${item.instruction ?? ""}`;
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** An entry is `{item, image, state}` with state "loading" | "ready" | "broken" | "dropped". */
@@ -23,7 +26,10 @@ export class LeaseQueue {
   #entries = [];
   #claiming = null;
   #round = 0;
-  #left = { open: 0, leased_elsewhere: 0, next_return_s: null };
+  #left = { open: 0, leased_elsewhere: 0, next_return_s: null, for_others: 0, pause: null };
+
+  /** Whether pictures of one prompt are claimed and taken together. */
+  together = false;
 
   onChange = () => {};
 
@@ -40,26 +46,47 @@ export class LeaseQueue {
     return this.#left;
   }
 
+  set left(left) {
+    this.#left = left;
+  }
+
   /** Leases held here, for a heartbeat or a release. */
   leases() {
     return this.#entries.map(({ item }) => ({ assignment: item.assignment, token: item.token }));
   }
 
-  /** The first picture that can be shown, taken out of the queue; null while there is none. */
+  /** What can be shown next, taken out: one picture, or all of a prompt; null while loading. */
   take() {
+    if (this.together) return this.#takeGroup();
     const at = this.#entries.findIndex((entry) => entry.state !== "loading");
-    if (at < 0) return null;
-    return this.#entries.splice(at, 1)[0];
+    return at < 0 ? null : this.#entries.splice(at, 1);
   }
 
-  /** Put a picture in front: it was shown already, or its label was undone. */
-  putBack(entry) {
-    this.#entries.unshift(entry);
+  #takeGroup() {
+    for (const key of this.#groups()) {
+      const group = this.#entries.filter((entry) => groupOf(entry) === key);
+      if (group.some((entry) => entry.state === "loading")) continue;
+      this.#entries = this.#entries.filter((entry) => groupOf(entry) !== key);
+      return group;
+    }
+    return null;
+  }
+
+  #groups() {
+    return new Set(this.#entries.map(groupOf));
+  }
+
+  /** Put pictures in front: they were shown already, or their labels were undone. */
+  putBack(entries) {
+    this.#entries.unshift(...entries);
   }
 
   /** Claim more when running low. One claim at a time; rejects with the claim's ApiError. */
   refill() {
-    if (this.#entries.length >= REFILL_BELOW) return Promise.resolve();
+    const enough = this.together
+      ? this.#groups().size >= GRIDS_AHEAD
+      : this.#entries.length >= REFILL_BELOW;
+    if (enough) return Promise.resolve();
     this.#claiming ??= this.#claim().finally(() => {
       this.#claiming = null;
     });
@@ -68,7 +95,8 @@ export class LeaseQueue {
 
   async #claim() {
     const round = this.#round;
-    const { items, queue } = await this.#api.claim(AHEAD - this.#entries.length);
+    const n = this.together ? GRID : AHEAD - this.#entries.length;
+    const { items, queue } = await this.#api.claim(n, this.together);
     if (round !== this.#round) {
       this.#api.release(items); // everything was given back while this claim was on its way
       return;

@@ -2,16 +2,13 @@
 // and no database; it refuses to judge a picture that is not shown and to undo what the server will
 // not undo.
 
-const REMEMBERED = 20;
+import { randomId } from "./api.js";
+import { History } from "./history.js";
+
 const UNDO_PATIENCE_MS = 4000;
 
 const LATE = "One click came too late: the picture had gone to somebody else.";
-
-/** 128 random bits; `crypto.randomUUID` is missing on plain-http pages beyond loopback. */
-function labelId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+const BROKEN = "This picture could not be loaded: please skip or flag it.";
 
 const within = (promise, ms) =>
   Promise.race([
@@ -21,12 +18,22 @@ const within = (promise, ms) =>
     }),
   ]);
 
+/** What a picture of a grid is before anybody has touched it. */
+const untouched = ({ state }) =>
+  state === "broken" ? { label: "flag", reason: "broken_image" } : { label: "dislike" };
+
+/**
+ * A sheet is what is judged at once, one picture or all of a prompt: `{entries, answers}` with an
+ * answer `{label, reason?}` for each entry.
+ */
+const sheetOf = (entries, answers = entries.map(untouched)) => ({ entries, answers });
+
 export class Session {
   #api;
   #queue;
   #outbox;
-  #current = null;
-  #history = [];
+  #sheet = null;
+  #history = new History();
   #shownAt = 0;
   #undoing = false;
   #claimed = false;
@@ -35,7 +42,7 @@ export class Session {
 
   /** Called after any change of state. */
   onChange = () => {};
-  /** Called with each judgement. */
+  /** Called with each judgement: the label, or "submit" for a grid. */
   onDecided = () => {};
   /** Called with news worth reading out. */
   onSay = () => {};
@@ -56,8 +63,8 @@ export class Session {
     return this.labels + this.#outbox.size;
   }
 
-  get current() {
-    return this.#current;
+  get sheet() {
+    return this.#sheet;
   }
 
   /** True while a click is being taken back: no new one is accepted until that is settled. */
@@ -69,23 +76,41 @@ export class Session {
     return this.done > 0 && !this.#undoing && !this.#paused;
   }
 
-  /** What undo would take back, as far as this page knows: "like", "dislike", "skip" or null. */
+  /** What undo would take back, as far as this page knows: "like", "16 pictures", ... or null. */
   get lastLabel() {
-    return this.#history.at(-1)?.row.label ?? null;
+    return this.#history.words;
   }
 
-  /** "item", "loading" (nothing to paint yet), "waiting" (nothing to judge), "paused". */
+  /** "single" or "grid"; a new one begins with fresh pictures. */
+  get layout() {
+    return this.#queue.together ? "grid" : "single";
+  }
+
+  set layout(layout) {
+    if (layout === this.layout) return;
+    this.#giveBack();
+    this.#queue.together = layout === "grid";
+    this.onChange();
+    this.advance();
+  }
+
+  /**
+   * "item", "loading" (nothing to paint yet), "waiting" (nothing to judge), "paused" (nobody was
+   * there), "retry" or "requester" (a pause after wrong answers, see the API's QueueView).
+   */
   get phase() {
     if (this.#paused) return "paused";
-    if (this.#current) return "item";
+    if (this.#sheet) return "item";
+    if (this.#queue.left.pause) return this.#queue.left.pause;
     return this.#claimed && this.#queue.size === 0 ? "waiting" : "loading";
   }
 
-  /** Show the next picture when none is shown, and keep the supply up. */
+  /** Show the next pictures when none are shown, and keep the supply up. */
   advance() {
     if (this.#paused) return;
-    if (!this.#current) {
-      this.#current = this.#queue.take();
+    if (!this.#sheet) {
+      const entries = this.#queue.take();
+      this.#sheet = entries && sheetOf(entries);
       this.#shownAt = performance.now();
     }
     this.onChange();
@@ -98,96 +123,148 @@ export class Session {
     try {
       await this.#queue.refill();
       this.#claimed = true;
+      if (this.#queue.left.pause && this.leases().length > 0) this.#giveBack();
       this.onChange();
     } catch (error) {
       console.warn(`No new pictures: ${error.message}`);
     }
   }
 
-  /** label: "like" | "dislike" | "skip". The next picture shows before the server has answered. */
-  decide(label) {
-    const entry = this.#current;
-    if (!entry || this.#undoing) return;
-    if (entry.state === "broken" && label !== "skip") {
-      this.onSay("This picture could not be loaded: please skip it.");
-      return;
+  /** End a pause after wrong answers. */
+  async goOn() {
+    try {
+      this.#queue.left = (await this.#api.goOn()).queue;
+    } catch (error) {
+      this.onSay(`Not yet: ${error.message}.`);
     }
-    const row = {
-      id: labelId(),
-      assignment: entry.item.assignment,
-      token: entry.item.token,
-      label,
-      rt_ms: Math.round(performance.now() - this.#shownAt),
-      at: Date.now(),
-    };
-    this.#history = [...this.#history, { entry, row }].slice(-REMEMBERED);
-    this.#current = null;
-    this.onDecided(label);
-    this.#outbox.add(row);
     this.advance();
   }
 
-  /** Retract the last click: here if it never left, otherwise on the server. */
+  /** label: "like" | "dislike" | "skip" | "flag", for everything shown. */
+  decide(label, reason = null) {
+    this.#judge(this.#sheet?.entries.map(() => ({ label, reason })), label);
+  }
+
+  /** Change the answer to one picture of a grid; nothing is sent before `submit`. */
+  mark(index, label, reason = null) {
+    const entry = this.#sheet?.entries[index];
+    if (!entry || this.#undoing) return;
+    if (entry.state === "broken" && label !== "skip" && label !== "flag") {
+      this.onSay(BROKEN);
+      return;
+    }
+    this.#sheet = sheetOf(this.#sheet.entries, this.#sheet.answers.with(index, { label, reason }));
+    this.onChange();
+  }
+
+  /** Send the answers to a grid. */
+  submit() {
+    this.#judge(this.#sheet?.answers, "submit");
+  }
+
+  /** The next pictures show before the server has answered. */
+  #judge(answers, name) {
+    const entries = this.#sheet?.entries;
+    if (!entries || this.#undoing) return;
+    const unseen = ({ state }, i) =>
+      state === "broken" && !["skip", "flag"].includes(answers[i].label);
+    if (entries.some(unseen)) {
+      this.onSay(BROKEN);
+      return;
+    }
+    const each = (performance.now() - this.#shownAt) / entries.length;
+    const rows = entries.map(({ item }, i) => ({
+      id: randomId(),
+      assignment: item.assignment,
+      token: item.token,
+      label: answers[i].label,
+      reason: answers[i].reason ?? null,
+      rt_ms: Math.round(each),
+      at: Date.now() + i / 1000, // keeps their order on disk
+    }));
+    this.#history.add(entries, rows);
+    this.#sheet = null;
+    this.onDecided(name);
+    this.#outbox.add(rows);
+    this.advance();
+  }
+
+  /** Retract the last click or grid: here if it never left, otherwise on the server. */
   async undo() {
     if (!this.canUndo) {
       this.onSay("There is nothing to undo.");
       return;
     }
-    const last = this.#history.at(-1);
+    const last = this.#history.last;
     this.#undoing = true;
     this.onChange();
     try {
-      const entry = await this.#retract(last);
-      this.#forget(last?.row.id);
-      this.#showAgain(entry);
-    } catch (error) {
-      this.#failUndo(last, error);
+      if (last) await this.#retractAll(last);
+      else await this.#retractLatest();
     } finally {
       this.#undoing = false;
       this.advance();
     }
   }
 
-  /** `last` is undefined for clicks of an earlier page: the server knows which was the latest. */
-  async #retract(last) {
-    if (last && (await this.#outbox.withdraw(last.row.id))) return last.entry;
-    const sent = last ? this.#outbox.settled(last.row.id) : this.#outbox.drained();
-    await within(sent, UNDO_PATIENCE_MS);
-    const { item } = await this.#api.undo(last?.row.id);
-    this.labels -= 1;
-    if (!item) return null;
-    return last ? { ...last.entry, item } : this.#queue.prepare(item);
+  async #retractAll({ entries, rows }) {
+    const found = await Promise.allSettled(rows.map((row, i) => this.#retract(row, entries[i])));
+    for (const [i, { status, reason }] of found.entries()) {
+      if (status === "fulfilled" || reason.kind === "refused") this.#history.forget(rows[i].id);
+    }
+    const taken = found.flatMap(({ status }, i) => (status === "fulfilled" ? [i] : []));
+    if (taken.length === 0) return this.#failUndo(found[0].reason);
+    const back = taken.filter((i) => found[i].value !== null);
+    this.#showAgain(
+      back.map((i) => found[i].value),
+      back.map((i) => ({ label: rows[i].label, reason: rows[i].reason })),
+    );
   }
 
-  #showAgain(entry) {
-    if (!entry) {
+  /** A click of an earlier page: the server knows which was the latest. */
+  async #retractLatest() {
+    try {
+      await within(this.#outbox.drained(), UNDO_PATIENCE_MS);
+      const { item, label } = await this.#api.undo();
+      this.labels -= 1;
+      this.#showAgain(item ? [await this.#queue.prepare(item)] : [], [{ label }]);
+    } catch (error) {
+      this.#failUndo(error);
+    }
+  }
+
+  /** The entry with a fresh lease; null when its picture has gone to somebody else. */
+  async #retract(row, entry) {
+    if (await this.#outbox.withdraw(row.id)) return entry;
+    await within(this.#outbox.settled(row.id), UNDO_PATIENCE_MS);
+    const { item } = await this.#api.undo(row.id);
+    this.labels -= 1;
+    return item && { ...entry, item };
+  }
+
+  #showAgain(entries, answers) {
+    if (entries.length === 0) {
       this.onSay("Taken back. The picture has gone to somebody else.");
       return;
     }
-    if (this.#current) this.#queue.putBack(this.#current);
-    this.#current = entry;
+    if (this.#sheet) this.#queue.putBack(this.#sheet.entries);
+    const single = this.layout === "single";
+    if (single) this.#queue.putBack(entries.slice(1));
+    this.#sheet = single ? sheetOf(entries.slice(0, 1)) : sheetOf(entries, answers);
     this.#shownAt = performance.now();
-    this.onSay("Taken back: please judge this one again.");
+    this.onSay("Taken back: please judge again.");
   }
 
-  #failUndo(last, error) {
-    if (error.kind === "refused") {
-      this.#forget(last?.row.id);
-      this.onSay(`Not undone: ${error.message}.`);
-    } else {
-      this.onSay("Undo needs the server, which does not answer yet. Please try again.");
-    }
-  }
-
-  #forget(id) {
-    this.#history = this.#history.filter(({ row }) => row.id !== id);
+  #failUndo(error) {
+    if (error.kind === "refused") this.onSay(`Not undone: ${error.message}.`);
+    else this.onSay("Undo needs the server, which does not answer yet. Please try again.");
   }
 
   #delivered(rows, { results, labels }) {
     this.labels = labels;
     for (const [index, result] of results.entries()) {
       if (result.status === 200) continue;
-      this.#forget(rows[index].id);
+      this.#history.forget(rows[index].id);
       this.onSay(LATE);
     }
   }
@@ -206,20 +283,33 @@ export class Session {
     if (leases.length === 0 || this.#paused) return;
     try {
       const { lost } = await this.#api.heartbeat(leases);
-      if (lost.includes(this.#current?.item.assignment)) {
-        this.#current = null;
-        this.onSay("That picture has gone to somebody else.");
-      }
-      if (lost.length > 0) this.#queue.drop(lost);
+      if (lost.length > 0) this.#lose(new Set(lost));
     } catch (error) {
       console.warn(`Leases were not extended: ${error.message}`);
     }
   }
 
-  /** Every lease of this page, the picture on screen first. */
+  #lose(lost) {
+    const { entries = [], answers } = this.#sheet ?? {};
+    const kept = entries.flatMap(({ item }, i) => (lost.has(item.assignment) ? [] : [i]));
+    if (kept.length < entries.length) {
+      const left = sheetOf(
+        kept.map((i) => entries[i]),
+        kept.map((i) => answers[i]),
+      );
+      this.#sheet = kept.length > 0 ? left : null;
+      this.onSay("A picture has gone to somebody else.");
+    }
+    this.#queue.drop(lost);
+  }
+
+  /** Every lease of this page, the pictures on screen first. */
   leases() {
-    const { assignment, token } = this.#current?.item ?? {};
-    return [...(assignment ? [{ assignment, token }] : []), ...this.#queue.leases()];
+    const shown = (this.#sheet?.entries ?? []).map(({ item: { assignment, token } }) => ({
+      assignment,
+      token,
+    }));
+    return [...shown, ...this.#queue.leases()];
   }
 
   /** Somebody is there. */
@@ -235,8 +325,7 @@ export class Session {
   /** Give every picture back: nobody is looking, and others may be waiting for them. */
   pause() {
     if (this.#paused) return;
-    this.#queue.releaseAll(this.#current ? [this.#current.item] : []);
-    this.#current = null;
+    this.#giveBack();
     this.#paused = true;
     this.onChange();
   }
@@ -245,7 +334,12 @@ export class Session {
     this.touch();
     if (!this.#paused) return;
     this.#paused = false;
-    this.#claimed = false;
     this.advance();
+  }
+
+  #giveBack() {
+    this.#queue.releaseAll((this.#sheet?.entries ?? []).map(({ item }) => item));
+    this.#sheet = null;
+    this.#claimed = false;
   }
 }

@@ -1,138 +1,106 @@
-// What the annotator sees. Draws the state it is given and reads nothing back but the stage's size;
-// it refuses to invent progress: a wait is called a wait.
+// What the annotator sees. Draws the state it is given and reads nothing back but sizes.
+
+import { Grid } from "./grid.js";
+import { noticeFor, plural } from "./notices.js";
+import { Picture } from "./picture.js";
 
 const byId = (id) => document.getElementById(id);
-const plural = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 
 const DEFAULT_INSTRUCTION = "Do you like this picture for this text?";
-
-/** Size in CSS pixels at which small pictures keep square, equal pixels on this screen. */
-function shownSize(image, room) {
-  const ratio = window.devicePixelRatio || 1;
-  const fit = Math.min(room.width / image.naturalWidth, room.height / image.naturalHeight);
-  if (fit <= 1) return { scale: fit, crisp: false };
-  const whole = Math.max(1, Math.floor(fit * ratio)) / ratio;
-  return { scale: whole, crisp: true };
-}
-
-/** The words for a page without a picture: `{title, text, busy, resume}`. */
-export function noticeFor({ phase, connection, left, toSend }) {
-  if (connection === "signed-out") {
-    return {
-      title: "You are signed out",
-      text:
-        "Open your invitation link again in this browser." +
-        (toSend > 0 ? ` ${plural(toSend, "click is", "clicks are")} kept here until then.` : ""),
-    };
-  }
-  if (phase === "paused") {
-    return {
-      title: "Paused",
-      text: "You were away, so your pictures were given to others. Nothing you clicked is lost.",
-      resume: true,
-    };
-  }
-  if (connection === "down") {
-    return { title: "No connection", text: "Trying to reach the server again.", busy: true };
-  }
-  if (phase === "loading") {
-    return { title: "Loading", text: "The next pictures are on their way.", busy: true };
-  }
-  const others = left.leased_elsewhere;
-  if (others > 0) {
-    const next = left.next_return_s;
-    const when = next === null ? "" : ` (the next within ${Math.ceil(next)} s)`;
-    return {
-      title: "Nothing for you right now",
-      text:
-        `${plural(others, "picture is", "pictures are")} being judged by others. ` +
-        `What they give back comes to you by itself${when}.`,
-      busy: true,
-    };
-  }
-  return {
-    title: "No pictures are waiting",
-    text:
-      "You are up to date. When the trainer asks about new pictures, " +
-      "they appear here by themselves.",
-    busy: true,
-  };
-}
+const GRID_INSTRUCTION = "Which of these do you like for this text?";
+const UNLOADED = "This picture could not be loaded. Please skip or flag it.";
+const SAID = {
+  like: "Liked.",
+  dislike: "Disliked.",
+  skip: "Skipped.",
+  flag: "Flagged.",
+  submit: "Submitted.",
+};
 
 export class View {
   #shown = null;
   #toastTimer = 0;
   #said = "";
 
-  constructor() {
-    new ResizeObserver(() => this.#fit()).observe(byId("stage"));
-  }
+  picture = new Picture(byId("stage"));
+  grid = new Grid(byId("grid"));
 
   /**
-   * state: `{phase, entry, connection, left, held, done, toSend, undoing, canUndo, lastLabel,
-   * durable}`.
+   * state: `{phase, sheet, layout, connection, left, held, done, toSend, undoing, canUndo,
+   * lastLabel, durable}`.
    */
   render(state) {
     const judging = state.phase === "item" && state.connection !== "signed-out";
+    this.#showLayout(state.layout);
     byId("item").hidden = !judging;
     byId("notice").hidden = judging;
-    if (judging) this.#showItem(state.entry);
+    if (judging) this.#showSheet(state);
     else this.#showNotice(noticeFor(state));
-    for (const id of ["like", "dislike", "skip"]) byId(id).disabled = !judging || state.undoing;
-    byId("undo").disabled = !state.canUndo;
-    byId("undo-what").textContent = state.lastLabel ?? "";
+    for (const button of document.querySelectorAll(".actions button")) {
+      const undo = button.dataset.action === "undo";
+      button.disabled = undo ? !state.canUndo : !judging || state.undoing;
+    }
+    for (const what of document.querySelectorAll(".what")) {
+      what.textContent = state.lastLabel ?? "";
+    }
     this.#showProgress(state);
     this.#showConnection(state, judging);
   }
 
-  #showItem(entry) {
-    if (this.#shown === entry) return;
-    this.#shown = entry;
+  #showLayout(layout) {
+    const grid = layout === "grid";
+    document.body.dataset.layout = layout;
+    byId("grid").hidden = !grid;
+    byId("stage").hidden = grid;
+    byId("pixels").hidden = grid;
+    byId("grid-actions").hidden = !grid;
+    byId("single-actions").hidden = grid;
+    byId("layout").setAttribute("aria-pressed", String(grid));
+    byId("pixels").setAttribute("aria-pressed", String(this.picture.actual));
+  }
+
+  #showSheet({ sheet, layout, done }) {
+    if (layout === "grid") {
+      this.grid.show(sheet);
+      const liked = sheet.answers.filter(({ label }) => label === "like").length;
+      byId("submit-what").textContent = `Submit, ${liked} of ${sheet.entries.length} liked`;
+    }
+    if (this.#shown === sheet.entries) return;
+    this.#shown = sheet.entries;
+    const [entry] = sheet.entries;
     const { prompt, instruction } = entry.item;
-    byId("instruction").textContent = instruction || DEFAULT_INSTRUCTION;
+    const question = layout === "grid" ? GRID_INSTRUCTION : DEFAULT_INSTRUCTION;
+    byId("instruction").textContent = instruction || question;
     byId("prompt").textContent = prompt;
     byId("prompt").classList.toggle("long", prompt.length > 90);
-    byId("stage").replaceChildren(this.#picture(entry, prompt));
-    this.#fit();
-    byId("live").textContent = `${this.#said}Next: ${prompt}`;
+    if (layout === "single") this.#showPicture(entry, prompt);
+    const count = layout === "grid" ? ` ${plural(sheet.entries.length, "picture", "pictures")}` : "";
+    const total = this.#said && `${this.#said} ${done} done. `;
+    byId("live").textContent = `${total}Next:${count} ${prompt}`;
     this.#said = "";
   }
 
-  #picture(entry, prompt) {
-    if (entry.state === "ready") {
-      entry.image.alt = `Picture made for: ${prompt}`;
-      return entry.image;
-    }
-    const broken = document.createElement("p");
-    broken.className = "broken";
-    broken.textContent = "This picture could not be loaded. Please skip it.";
-    return broken;
+  #showPicture(entry, prompt) {
+    const ready = entry.state === "ready";
+    if (ready) entry.image.alt = `Picture made for: ${prompt}`;
+    this.picture.show(ready ? entry.image : null, UNLOADED);
   }
 
-  #fit() {
-    const image = byId("stage").querySelector("img");
-    if (!image) return;
-    const room = byId("stage").getBoundingClientRect();
-    if (room.width === 0 || room.height === 0) return;
-    const { scale, crisp } = shownSize(image, room);
-    image.width = image.naturalWidth * scale;
-    image.height = image.naturalHeight * scale;
-    image.classList.toggle("crisp", crisp);
-  }
-
-  #showNotice({ title, text, busy = false, resume = false }) {
+  #showNotice({ title, text, busy = false, resume = "" }) {
     this.#shown = null;
+    this.grid.clear();
     const heading = byId("notice-title");
     if (heading.textContent !== title) byId("live").textContent = `${title}. ${text}`;
     heading.textContent = title;
     byId("notice-text").textContent = text;
     byId("spinner").hidden = !busy;
-    byId("resume").hidden = !resume;
+    byId("resume").hidden = resume === "";
+    byId("resume").textContent = resume;
   }
 
-  #showProgress({ phase, left, held, done, toSend }) {
+  #showProgress({ sheet, left, held, done, toSend }) {
     byId("done").textContent = String(done);
-    byId("waiting").textContent = String(left.open + held + (phase === "item" ? 1 : 0));
+    byId("waiting").textContent = String(left.open + held + (sheet?.entries.length ?? 0));
     byId("sending").textContent = String(toSend);
     byId("sending-box").hidden = toSend === 0;
   }
@@ -162,33 +130,16 @@ export class View {
 
   /** Light up the button of a decision for a moment, so that a slip of the finger is noticed. */
   flash(label) {
-    this.#said = { like: "Liked. ", dislike: "Disliked. ", skip: "Skipped. " }[label];
+    this.#said = SAID[label];
     const button = byId(label);
     button.classList.remove("hit");
     void button.offsetWidth; // restarts the animation when the same key comes twice
     button.classList.add("hit");
   }
 
-  /** rows: `[action, "A, 1, →"]`. */
-  fillHelp(rows) {
-    const cells = rows.map(([action, keys]) => {
-      const row = document.createElement("tr");
-      row.append(document.createElement("th"), document.createElement("td"));
-      row.firstChild.scope = "row";
-      row.firstChild.textContent = action[0].toUpperCase() + action.slice(1);
-      for (const key of keys) {
-        const cap = document.createElement("kbd");
-        cap.textContent = key;
-        row.lastChild.append(cap, " ");
-      }
-      return row;
-    });
-    byId("help-keys").replaceChildren(...cells);
-  }
-
-  toggleHelp() {
-    const help = byId("help");
-    if (help.open) help.close();
-    else help.showModal();
+  /** A swipe on its way: the colour says what it will mean. */
+  lean(label) {
+    if (label) byId("stage").dataset.lean = label;
+    else delete byId("stage").dataset.lean;
   }
 }
