@@ -1,0 +1,1 @@
+"""Measurements and endurance runs of the reward server; needs the ``dev`` extra."""
