@@ -11,13 +11,17 @@ TORCH_INDEX ?=
 ARGS ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: run test eval lint setup browser clean
+.PHONY: run test test-compose eval soak bench-server bench-ui lint setup browser clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    train the embedded model against the reward server, end with a report"
 	@echo "make run REWARD=human|simulated    the same with likes and dislikes as the reward"
 	@echo "make test   all checks and tests"
+	@echo "make bench-ui  how fast the labeling page is, in Chromium"
+	@echo "make test-compose    the stack of containers, for real (docker, about 15 minutes)"
+	@echo "make soak   kill servers, scorers and the database under load; account for every item"
+	@echo "make bench-server    what the reward server costs over the engine alone"
 	@echo "make eval   measure all rows of the table again (long)"
 
 setup: $(STAMP)
@@ -34,6 +38,15 @@ run: $(STAMP)
 eval: $(STAMP)
 	$(BIN)/python -m trainer demo --eval-only --port $(PORT) $(ARGS)
 
+bench-ui: $(STAMP)
+	$(BIN)/python -m benchmarks.ui $(ARGS)
+
+soak: $(STAMP)
+	$(BIN)/python -m benchmarks.soak $(ARGS)
+
+bench-server: $(STAMP)
+	$(BIN)/python -m benchmarks.server $(ARGS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,6 +54,9 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
+
+test-compose: $(STAMP)
+	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m tests.compose
 
 clean:
 	rm -rf $(VENV) build *.egg-info

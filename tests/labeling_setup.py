@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -44,18 +45,21 @@ class Server:
     Only people score here: it runs no scorer processes, and results settle after one second.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *options: str) -> None:
         self.data = data
+        self.options = options
         self.log = data.with_suffix(".log")
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = RewardClient(self.url)
+        self._headers: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._asked: list[str] = []
 
     def start(self) -> None:
         command = [sys.executable, "-m", "reward_server", "serve", "--port", str(self.port)]
         options = ["--data", str(self.data), "--settle", "1", "--scorer-processes", "0"]
+        options += self.options
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=log, stderr=log)
         eventually(self._is_ready, READY_S, lambda: f"not ready: {self.log.read_text()[-3000:]}")
@@ -95,6 +99,38 @@ class Server:
         job = self.client.submit(ScoreRequest(reward="human", items=items, **fields)).id
         self._asked.append(job)
         return job, pictures
+
+    def ask_about(self, prompt: str, n: int, **fields: Any) -> str:
+        """Ask people about n pictures of one prompt; the job's id."""
+        pictures = [ImageRef(b64=to_b64(encode_png(picture(i)))) for i in range(n)]
+        items = [ScoreItem(prompt=prompt, image=one) for one in pictures]
+        job = self.client.submit(ScoreRequest(reward="human", items=items, **fields)).id
+        self._asked.append(job)
+        return job
+
+    def labels(self) -> list[dict[str, Any]]:
+        """Every label the server has, as exported."""
+        answer = httpx.get(f"{self.url}/labels/export", headers=self._headers, trust_env=False)
+        return [json.loads(line) for line in answer.raise_for_status().text.splitlines()]
+
+    def command(self, *words: str) -> str:
+        """What `python -m reward_server` says to a command on this server's data."""
+        line = [sys.executable, "-m", "reward_server", *words, "--data", str(self.data)]
+        said = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
+        return said.stdout.strip()
+
+    def lock(self) -> None:
+        """From now on people need an invite, and this client the key it gets here."""
+        key = self.command("keys", "create", "--name", "tests", "--scope", "admin")
+        self.client.close()
+        self.client = RewardClient(self.url, api_key=key)
+        self._headers = {"Authorization": f"Bearer {key}"}
+
+    def stats(self) -> dict[str, int]:
+        """Progress of the human queue."""
+        answer = httpx.get(f"{self.url}/label/stats", trust_env=False).raise_for_status()
+        found: dict[str, int] = answer.json()
+        return found
 
     def ask_no_more(self) -> None:
         """Take every question back that is still open, so that the next test starts clean."""
@@ -138,8 +174,8 @@ def _free_port() -> int:
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[Server]:
-    server = Server(folder / "data")
+def running_server(folder: Path, *options: str) -> Iterator[Server]:
+    server = Server(folder / "data", *options)
     try:
         server.start()
         yield server
@@ -161,11 +197,18 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def annotator(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
-    """A page in a profile of its own. Script errors and refused resources fail the test."""
+def annotator(
+    browser: Browser, server: Server, *, script: str = "", **options: Any
+) -> Iterator[Page]:
+    """A page in a profile of its own. Script errors and refused resources fail the test.
+
+    ``script`` runs in the page before its own.
+    """
     context = browser.new_context(**{"viewport": DESKTOP, **options})
     context.set_default_timeout(1000 * PATIENCE_S)
     page = context.new_page()
+    if script:
+        page.add_init_script(script)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if _is_fault(message) else None)
@@ -209,6 +252,30 @@ def done(page: Page) -> int:
 
 def unsent(page: Page) -> int:
     return int(page.text_content("#sending") or 0)
+
+
+def press_by_number(page: Page) -> int:
+    """Like the even pictures, dislike the odd ones, by key; the picture's number."""
+    index = number(shown(page))
+    press(page, "x" if index % 2 else "a")
+    return index
+
+
+def tap_by_number(page: Page) -> int:
+    """Like the even pictures, dislike the odd ones, by touch; the picture's number."""
+    index = number(shown(page))
+    tap(page, "#dislike" if index % 2 else "#like")
+    return index
+
+
+def assert_exact(server: Server, job: str, n: int) -> None:
+    """Every picture has exactly the one vote that was clicked, and the record says the same."""
+    result = server.finished(job)
+    assert result.rewards == [float(i % 2 == 0) for i in range(n)]
+    counts = [(v.like + v.dislike, v.skip) for v in (item.votes for item in result.data) if v]
+    assert counts == [(1, 0)] * n
+    kept = [one["index"] for one in server.labels() if one["job"] == job and one["counted"]]
+    assert sorted(kept) == list(range(n))
 
 
 def press(page: Page, key: str) -> None:

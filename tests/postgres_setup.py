@@ -48,8 +48,9 @@ class Postgres:
         """URL of a new database, a copy of the database ``template``."""
         self._made += 1
         name = f"tests_{self._made}"
-        where = {"host": str(self._folder), "user": USER, "dbname": "postgres"}
-        with psycopg.connect(**where, autocommit=True) as connection:
+        with psycopg.connect(
+            host=str(self._folder), user=USER, dbname="postgres", autocommit=True
+        ) as connection:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return f"postgresql+psycopg://{USER}@/{name}?host={self._folder}"
 
@@ -80,7 +81,9 @@ def postgres() -> Iterator[Postgres]:
             shutil.chown(folder, "nobody")
         cluster.create()
         cluster.start()
-        yield cluster
-        cluster.stop()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -36,24 +36,10 @@ LOCAL = "http://127.0.0.1:8000"
 Rows = list[dict[str, Any]]
 
 
-class Server:
-    """``python -m reward_server`` on a port of its own, which it keeps when started again."""
+class Process:
+    """Part of a deployment in a process of its own."""
 
-    def __init__(self, data: Path, *options: str) -> None:
-        self.data = data
-        self.log = data.with_suffix(".log")
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.options = options
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start and wait until it is ready."""
-        command = [sys.executable, "-m", "reward_server", "--port", str(self.port)]
-        command += ["--data", str(self.data), *self.options]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=log, stderr=log)
-        eventually(self._ready, READY_S)
+    process: subprocess.Popen[bytes] | None = None
 
     def kill(self) -> None:
         """SIGKILL: nothing is told, nothing is flushed."""
@@ -66,6 +52,33 @@ class Server:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(120)
+
+    def end(self) -> None:
+        """SIGTERM if it runs; it must not outlive its test."""
+        if self.process is not None and self.process.poll() is None:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+class Server(Process):
+    """``python -m reward_server`` on a port of its own, which it keeps when started again."""
+
+    def __init__(self, data: Path, *options: str, log: Path | None = None) -> None:
+        self.data = data
+        self.log = log or data.with_suffix(".log")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.options = options
+
+    def start(self) -> None:
+        """Start and wait until it is ready."""
+        command = [sys.executable, "-m", "reward_server", "--port", str(self.port)]
+        command += ["--data", str(self.data), *self.options]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=log, stderr=log)
+        eventually(self._ready, READY_S)
 
     def client(self, **options: Any) -> RewardClient:
         """A client of this server that is patient with a busy machine."""
@@ -83,6 +96,20 @@ class Server:
             return httpx.get(f"{self.url}/readyz", trust_env=False, timeout=30).is_success
         except httpx.TransportError:
             return False
+
+
+class Scorer(Process):
+    """``python -m reward_server scorer`` beside whatever servers there are."""
+
+    def __init__(self, data: Path, url: str, number: int) -> None:
+        self.log = data.parent / f"scorer{number}.log"
+        self._command = ["scorer", "--data", str(data), "--database", url]
+
+    def start(self) -> None:
+        """Start; it takes its work from the database as soon as it can."""
+        command = [sys.executable, "-m", "reward_server", *self._command]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=log, stderr=log)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("shared", "trainer", "reward_server")
+PACKAGES = ("shared", "trainer", "reward_server", "benchmarks")
 HEAVY = {"torch", "diffusers", "peft", "transformers"}
 # Pure files do arithmetic or domain logic: no files, network, clock or configuration.
 PURE = (
@@ -21,7 +21,9 @@ PURE = (
     "trainer/intervals.py",
     "trainer/results_page.py",
     "trainer/tdm_r1/losses.py",
+    "reward_server/agreement.py",
     "reward_server/queue.py",
+    "reward_server/reliability.py",
     "reward_server/votes.py",
     "reward_server/scorers/geneval.py",
 )
@@ -68,7 +70,10 @@ def test_shared_is_a_leaf() -> None:
 
 def test_trainer_and_server_meet_only_over_http() -> None:
     assert offenders("trainer", {"reward_server", "fastapi", "sqlalchemy"}) == {}
-    assert offenders("reward_server", {"trainer", *HEAVY}) == {}
+    assert offenders("reward_server", {"trainer"}) == {}
+    # The neural detector is an extra that a server loads only when it is told to.
+    detector = {"reward_server/scorers/detector.py": {"torch", "transformers"}}
+    assert offenders("reward_server", HEAVY) == detector
 
 
 def test_only_the_command_line_and_tests_know_the_embedded_world() -> None:
@@ -102,8 +107,16 @@ def test_files_and_functions_stay_short(package: str) -> None:
 
 
 def test_importing_the_client_loads_no_heavy_library() -> None:
-    code = "import sys, shared.client; print(*sorted(m for m in sys.modules if '.' not in m))"
+    assert loaded_by("shared.client") & (HEAVY | {"fastapi", "sqlalchemy", "numpy.random"}) == set()
+
+
+def test_a_server_loads_no_heavy_library() -> None:
+    assert loaded_by("reward_server.app") & HEAVY == set()
+
+
+def loaded_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*sorted(m for m in sys.modules if '.' not in m))"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert set(result.stdout.split()) & (HEAVY | {"fastapi", "sqlalchemy", "numpy.random"}) == set()
+    return set(result.stdout.split())

@@ -167,3 +167,15 @@ def test_pixels_are_rounded_as_the_pipelines_do() -> None:
     images = torch.tensor([0.0, 0.499 / 255, 0.501 / 255, 1.0]).view(1, 1, 2, 2).expand(1, 3, 2, 2)
     (pixels,) = to_pixels(images)
     assert pixels[:, :, 0].tolist() == [[0, 0], [1, 255]]
+
+
+def test_a_group_rolled_out_anew_after_a_kill_is_a_request_of_its_own() -> None:
+    server = FunctionServer(brightness)
+    with server.client() as client:
+        for pixels in (shades(0, 51), shades(0, 51), shades(0, 204)):  # as it was, and not quite
+            with InFlight(client, "run", MACHINE) as inflight:
+                inflight.add(group(0), pixels)
+                (scored,) = inflight.collect(1, 10.0)
+    assert len(server.requests) == 2
+    assert {request.group_id for request in server.requests} == {"run/0"}
+    assert scored.rewards.tolist() == pytest.approx([0.0, 0.8])

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
-from playwright.sync_api import Browser, Error, Page, Route
+from playwright.sync_api import Browser, Error, Route
 
 from tests.labeling_setup import (
     Server,
     annotator,
+    assert_exact,
     done,
     eventually,
     number,
-    press,
+    press_by_number,
     shown,
     unsent,
 )
 
 pytestmark = pytest.mark.browser
-
-
-def press_by_number(page: Page) -> int:
-    """Like the even pictures, dislike the odd ones; the picture's number."""
-    index = number(shown(page))
-    press(page, "x" if index % 2 else "a")
-    return index
-
-
-def assert_exact(server: Server, job: str, n: int) -> None:
-    """Every picture has exactly the one vote that was clicked."""
-    result = server.finished(job)
-    assert result.rewards == [float(i % 2 == 0) for i in range(n)]
-    counts = [(v.like + v.dislike, v.skip) for v in (item.votes for item in result.data) if v]
-    assert counts == [(1, 0)] * n
 
 
 def cut(route: Route) -> None:
@@ -46,7 +31,7 @@ def test_clicks_not_yet_sent_survive_a_crash_of_the_browsers_page(
     job, _ = server.ask(n, prefix="crash")
     with annotator(browser, server) as page:
         shown(page)
-        page.context.route("**/label/submit", cut)
+        page.context.route("**/label/submit*", cut)
         before = done(page)
         for _ in range(5):
             press_by_number(page)
@@ -59,7 +44,7 @@ def test_clicks_not_yet_sent_survive_a_crash_of_the_browsers_page(
         eventually(lambda: unsent(again) == 5)
         assert done(again) == before + 5
         assert server.client.job(job).counts.ok == 0
-        again.context.unroute("**/label/submit")
+        again.context.unroute("**/label/submit*")
         eventually(lambda: unsent(again) == 0)
         assert done(again) == before + 5
         for _ in range(3):  # the crashed page held these
@@ -71,13 +56,13 @@ def test_clicks_not_yet_sent_leave_with_the_page(server: Server, browser: Browse
     job, _ = server.ask(6, prefix="leaving")
     with annotator(browser, server) as page:
         shown(page)
-        page.context.route("**/label/submit", cut)  # does not hold what is sent on leaving
+        page.context.route("**/label/submit*", cut)  # does not hold what is sent on leaving
         for _ in range(4):
             press_by_number(page)
         eventually(lambda: unsent(page) == 4)
         page.reload()
         eventually(lambda: server.client.job(job).counts.ok == 4)
-        page.context.unroute("**/label/submit")
+        page.context.unroute("**/label/submit*")
         for _ in range(2):
             press_by_number(page)
     assert_exact(server, job, 6)
@@ -100,7 +85,7 @@ def test_an_answer_lost_on_the_way_does_not_double_the_click(
     with annotator(browser, server) as page:
         shown(page)
         before = done(page)
-        page.context.route("**/label/submit", swallow)
+        page.context.route("**/label/submit*", swallow)
         for _ in range(4):
             press_by_number(page)
         eventually(lambda: unsent(page) == 0)
@@ -171,16 +156,36 @@ def test_pictures_loaded_ahead_are_given_back_on_leaving(server: Server, browser
     with annotator(browser, server) as page:
         press_by_number(page)
         eventually(lambda: unsent(page) == 0)
-        assert stats(server)["leased"] == 4
-    eventually(lambda: stats(server)["leased"] == 0, 25)  # far less than a lease
+        assert server.stats()["leased"] == 4
+    eventually(lambda: server.stats()["leased"] == 0, 25)  # far less than a lease
     with annotator(browser, server) as page:
         for _ in range(4):
             press_by_number(page)
     assert_exact(server, job, 5)
 
 
-def stats(server: Server) -> dict[str, int]:
-    answer = httpx.get(f"{server.url}/label/stats", trust_env=False)
-    answer.raise_for_status()
-    found: dict[str, int] = answer.json()
-    return found
+def test_a_claim_still_on_its_way_when_the_page_reloads_holds_nothing(
+    server: Server, browser: Browser
+) -> None:
+    job, _ = server.ask(4, prefix="in flight")
+    unheard: list[int] = []
+
+    def keep(route: Route) -> None:
+        """The server leases the pictures, the page never hears of it."""
+        answer = route.fetch()
+        leased = len(answer.json()["items"])
+        if unheard or leased == 0:
+            route.fulfill(response=answer)
+        else:
+            unheard.append(leased)
+
+    with annotator(browser, server) as page:
+        page.wait_for_selector("#item:not([hidden])")
+        page.context.route("**/label/claim*", keep)
+        page.reload()
+        eventually(lambda: unheard == [4])
+        assert server.stats()["leased"] == 4
+        page.reload()
+        for _ in range(4):  # at once, not when the lease of 30 s and more has run out
+            press_by_number(page)
+    assert_exact(server, job, 4)

@@ -49,16 +49,26 @@ def test_pictures_held_by_others_are_not_called_done(server: Server, browser: Br
     assert server.finished(job).rewards == [1.0, 1.0]
 
 
+def test_pictures_that_wait_for_others_are_told_apart(server: Server, browser: Browser) -> None:
+    job, _ = server.ask(2, prefix="second opinion", votes=2)
+    with annotator(browser, server) as page:
+        for _ in range(2):
+            shown(page)
+            press(page, "a")
+        page.wait_for_selector("#notice-text:has-text('2 pictures you have judged wait for the')")
+        assert page.inner_text("#notice-title") == "Your part is done for now"
+    server.client.cancel(job)
+
+
 def test_an_absent_annotator_blocks_nobody(server: Server, browser: Browser) -> None:
     job, _ = server.ask(2, prefix="absent")
     with annotator(browser, server) as page:
-        shown(page)  # a reload while pictures are being claimed would leave them to their leases
         page.clock.install()
         page.reload()
         shown(page)
         page.clock.fast_forward(200_000)
         page.wait_for_selector("#notice-title:has-text('Paused')")
-        eventually(lambda: leased(server) == 0)
+        eventually(lambda: server.stats()["leased"] == 0)
         page.keyboard.press("a")  # wakes the page, and judges nothing
         shown(page)
         assert server.client.job(job).counts.ok == 0
@@ -84,7 +94,7 @@ def test_everything_fits_and_can_be_hit(
         shown(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
         assert page.evaluate("document.documentElement.scrollHeight") <= size["height"]
-        for button in page.query_selector_all("nav button, #help-open"):
+        for button in page.query_selector_all("nav:not([hidden]) button, .bar button, #pixels"):
             box = button.bounding_box()
             assert box is not None and box["width"] >= 44 and box["height"] >= 44
         drawn = page.locator("#stage img").bounding_box()
@@ -104,7 +114,7 @@ def test_help_lists_every_key_and_swallows_them_meanwhile(server: Server, browse
         shown(page)
         page.keyboard.press("h")
         page.wait_for_selector("#help[open]")
-        assert page.locator("#help-keys tr").count() == 5
+        assert page.locator("#help-keys tr").count() == 7
         page.keyboard.press("a")
         page.keyboard.press("Escape")
         page.wait_for_selector("#help", state="hidden")
@@ -142,11 +152,6 @@ def test_the_next_prompt_is_announced_to_a_screen_reader(server: Server, browser
         shown(page)
         press(page, "a")
         prompt = shown(page)
-        assert page.text_content("#live") == f"Liked. Next: {prompt}"
+        assert page.text_content("#live") == f"Liked. 1 done. Next: {prompt}"
         assert page.get_attribute("#stage img", "alt") == f"Picture made for: {prompt}"
     server.client.cancel(job)
-
-
-def leased(server: Server) -> int:
-    found: int = httpx.get(f"{server.url}/label/stats", trust_env=False).json()["leased"]
-    return found

@@ -175,6 +175,29 @@ def test_a_quorum_ends_an_item_early_and_frees_the_others(store: Store) -> None:
     assert late[0].outcome == "extra"
 
 
+def test_where_people_disagree_one_more_is_asked_up_to_a_limit(store: Store) -> None:
+    ask(store, 1, Rules(votes=2, max_skips=9, max_votes=4))
+    asked = []
+    for name, chosen in zip("abcdef", ["like", "dislike"] * 3, strict=True):
+        found = store.write(claims.claim, name, 1, 1000.0, 30.0)
+        if not found:
+            break
+        asked.append(name)
+        store.write(labels.submit, name, [row(found[0], chosen)], 1001.0, 0.0)
+    assert asked == ["a", "b", "c", "d"]  # 1:1, 2:1 and then the limit
+    record = store.read(jobs.load, ["job"])[0]
+    assert (record.job.status, record.items[0].value) == ("succeeded", 0.5)
+
+
+def test_where_people_agree_nobody_else_is_asked(store: Store) -> None:
+    ask(store, 1, Rules(votes=2, max_skips=9, max_votes=5, min_agreement=1.0))
+    for name in "ab":
+        found = store.write(claims.claim, name, 1, 1000.0, 30.0)
+        store.write(labels.submit, name, [row(found[0], "like")], 1001.0, 0.0)
+    assert store.write(claims.claim, "c", 1, 1000.0, 30.0) == []
+    assert store.read(jobs.load, ["job"])[0].items[0].value == 1.0
+
+
 def test_the_group_closest_to_completion_comes_first(store: Store) -> None:
     ask(store, 4, Rules(), "older")
     ask(store, 4, Rules(), "begun")

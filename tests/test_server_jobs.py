@@ -253,6 +253,25 @@ def test_a_text_that_not_every_database_keeps_is_refused_by_all(client: TestClie
     assert client.get("/jobs", params={"run_id": "\0"}).status_code in (200, 422)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/label/session", rb'{"name": "\ud800"}'),
+        ("/label/session", rb'{"\ud800": 1}'),
+        ("/jobs/wait", rb'{"ids": ["\ud800"], "wait": 0}'),
+        ("/label/undo", rb'{"client_label_id": "\ud800"}'),
+        ("/score/human", rb'{"items": [{"prompt": "\ud800", "image": {"b64": "AAAA"}}]}'),
+        ("/flow-factory/human/compute", rb'{"prompt": ["\ud800"], "image": ["AAAA"]}'),
+    ],
+)
+def test_half_a_character_is_refused_and_breaks_nothing(
+    client: TestClient, path: str, body: bytes
+) -> None:
+    refused = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert refused.status_code in (400, 409, 422), refused.text
+    assert refused.headers["content-type"] == "application/problem+json"
+
+
 def test_runs_are_counted_by_the_server(client: TestClient) -> None:
     bodies = [{"items": items(n, first=n), "run_id": "r"} for n in (1, 2)]
     sizes = [len(client.post("/score/human", json=b).request.content) for b in bodies]

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.server_setup import HandClock, ask_people, claim, eventually, inside, job_of, label
+from tests.server_setup import (
+    HandClock,
+    ask_people,
+    claim,
+    eventually,
+    inside,
+    items,
+    job_of,
+    label,
+)
 
 SETTLE_S = 5.0
 
@@ -139,11 +148,63 @@ def test_a_reload_finds_its_leases_again(client: TestClient) -> None:
     assert len(claim(client, 9, resume=True)) == 5
 
 
+def test_a_page_that_ended_holds_nothing_and_gets_nothing(client: TestClient) -> None:
+    ask_people(client, 6)
+    other = claim(client, 2, page="other")
+    held = claim(client, 2, page="reloaded")
+    ended = {"page": "reloaded", "keep": [held[0]["assignment"]]}
+    assert client.post("/label/leave", json=ended).json() == {"released": 1}
+    assert claim(client, 2, page="reloaded") == []  # was on its way when the page ended
+    assert client.get("/label/me").json()["leased"] == 3
+    assert label(client, [*other, held[0]], "like", "like", "like") == ["counted"] * 3
+    assert len(claim(client, 9, page="next")) == 3
+
+
+def test_nobody_ends_the_page_of_somebody_else(client: TestClient) -> None:
+    ask_people(client, 2)
+    client.post("/label/session", json={"name": "anna"})
+    held = claim(client, 1, page="same name")
+    client.post("/label/session", json={"name": "ben"})
+    assert client.post("/label/leave", json={"page": "same name"}).json() == {"released": 0}
+    client.post("/label/session", json={"name": "anna"})
+    assert label(client, held, "like") == ["counted"]
+    assert len(claim(client, 1, page="same name")) == 1
+
+
+def test_a_picture_taken_back_belongs_to_the_page_that_asked(client: TestClient) -> None:
+    ask_people(client, 1)
+    label(client, claim(client, page="first"), "like")
+    client.post("/label/leave", json={"page": "first"})
+    assert client.post("/label/undo", json={"page": "second"}).json()["item"] is not None
+    assert client.post("/label/leave", json={"page": "second"}).json() == {"released": 1}
+
+
+def test_pictures_of_one_prompt_come_together(client: TestClient) -> None:
+    first = [one | {"prompt": "a red bus"} for one in items(3)]
+    second = [one | {"prompt": "a blue bus"} for one in items(3, 3)]
+    client.post("/score/human", json={"items": [*first, *second]})
+    grids = [claim(client, 16, together=True) for _ in range(2)]
+    assert sorted([one["prompt"] for one in grid] for grid in grids) == [
+        ["a blue bus"] * 3,
+        ["a red bus"] * 3,
+    ]
+    assert claim(client, 16, together=True) == []
+
+
+def test_pictures_judged_that_wait_for_others_are_told_apart(client: TestClient) -> None:
+    ask_people(client, 2, votes=2)
+    label(client, claim(client), "like", "dislike")
+    queue = client.post("/label/claim", json={}).json()["queue"]
+    assert (queue["open"], queue["leased_elsewhere"], queue["for_others"]) == (0, 0, 2)
+
+
 def test_an_empty_queue_says_why(client: TestClient) -> None:
     assert client.post("/label/claim", json={}).json()["queue"] == {
         "open": 0,
         "leased_elsewhere": 0,
         "next_return_s": None,
+        "for_others": 0,
+        "pause": None,
     }
     ask_people(client, 2)
     client.post("/label/session", json={"name": "anna"})
@@ -163,6 +224,32 @@ def test_labels_are_kept_for_ever_and_exported(client: TestClient) -> None:
         ("like", True, False, "r"),
         ("flag", False, True, "r"),
     ]
+
+
+def test_a_flag_says_why_and_haste_is_marked(client: TestClient) -> None:
+    ask_people(client, 2)
+    first, second = claim(client)
+    rows = [
+        row(first, "flag", reason="unsafe", rt_ms=149),
+        row(second, "like", rt_ms=150),
+    ]
+    assert client.post("/label/submit", json=rows).status_code == 200
+    kept = [json.loads(line) for line in client.get("/labels/export").text.splitlines()]
+    assert [(r["label"], r["reason"], r["too_fast"]) for r in kept] == [
+        ("flag", "unsafe", True),
+        ("like", None, False),
+    ]
+
+
+def test_a_reason_without_a_flag_is_refused(client: TestClient) -> None:
+    ask_people(client, 1)
+    refused = client.post("/label/submit", json=[row(claim(client)[0], "like", reason="unsafe")])
+    assert refused.status_code == 422 and "goes with label 'flag'" in refused.text
+
+
+def row(lease: dict, chosen: str, **fields: object) -> dict:
+    known = {k: lease[k] for k in ("assignment", "token")}
+    return known | {"label": chosen, "client_label_id": f"click-{lease['assignment']}"} | fields
 
 
 def test_at_the_deadline_what_has_enough_votes_is_scored(

@@ -4,9 +4,6 @@ kill -9 of a server, of a scorer and of the database loses nothing that was acce
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,28 +15,9 @@ from reward_server.store import Store
 from reward_server.store.tables import assignment
 from shared.client import build_request
 from tests.postgres_setup import Postgres
-from tests.server_setup import ENV, ROOT, Server, eventually, sign
+from tests.server_setup import Scorer, Server, eventually, sign
 
 GROUPS, TARGETS, REWARDS = 6, ("KBQ", "KBX"), [1.0, 1.0 - 1 / 3]
-
-
-class Scorer:
-    """``python -m reward_server scorer`` beside whatever servers there are."""
-
-    def __init__(self, data: Path, url: str, number: int) -> None:
-        self.log = data.parent / f"scorer{number}.log"
-        self._command = ["scorer", "--data", str(data), "--database", url]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "reward_server", *self._command]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=log, stderr=log)
-
-    def end(self, how: signal.Signals) -> int:
-        assert self.process is not None
-        self.process.send_signal(how)
-        return self.process.wait(120)
 
 
 @contextmanager
@@ -52,9 +30,7 @@ def running(*parts: Server | Scorer) -> Iterator[None]:
         yield
     finally:
         for part in parts:
-            if part.process is not None and part.process.poll() is None:
-                part.process.kill()
-                part.process.wait()
+            part.end()
 
 
 def score_group(server: Server, number: int) -> list[float | None]:
@@ -80,13 +56,13 @@ def test_nothing_accepted_is_lost_when_any_part_is_killed(
         groups = [threads.submit(score_group, servers[i % 2], i) for i in range(GROUPS)]
         eventually(lambda: any(group.done() for group in groups), 400)
         later = [threads.submit(score_group, servers[i % 2], GROUPS + i) for i in range(GROUPS)]
-        scorers[0].end(signal.SIGKILL)
+        scorers[0].kill()
         servers[0].kill()
         cluster.stop()
         cluster.start()
         servers[0].start()
         rewards = [one.result(timeout=400) for one in groups + later]
-        assert scorers[1].end(signal.SIGTERM) == 0, scorers[1].log.read_text()[-3000:]
+        assert scorers[1].stop() == 0, scorers[1].log.read_text()[-3000:]
         assert servers[0].stop() == 0
     assert rewards == [REWARDS] * (2 * GROUPS)
     store = Store(url)

@@ -1,0 +1,1 @@
+"""The stack of containers, run for real: `make test-compose`."""
