@@ -97,7 +97,8 @@ export class LabelApi {
 
   /** A page has ended, this one or an earlier one: all it holds or still claims is given back. */
   leave(page, keep) {
-    return this.#leaveBehind(this.#mine("leave"), { page, keep: [...keep] });
+    const ended = { page, annotator: this.annotator, keep: [...keep] };
+    return this.#leaveBehind("label/leave", ended);
   }
 
   /** Deliver label rows while the page is being closed: nobody will hear the answer. */

@@ -1,4 +1,4 @@
-// Leases of pages that ended without a word: a crash, a phone that closed a tab to save memory.
+// Leases of pages that ended unheard: a crash, a phone that closed a tab, a server that was away.
 // A page notes its name in the browser's storage, and holds a lock of that name for as long as it
 // lives: whoever gets the lock knows that the page is gone and may give back what it held.
 
@@ -34,11 +34,6 @@ export class PageNote {
         return new Promise(() => {}); // never let go: the browser does that when the page ends
       });
     });
-  }
-
-  /** The server has been told that the page ends. */
-  clear(page) {
-    this.#shelf?.removeItem(this.#prefix + page);
   }
 
   /** Calls `left` with the name of every other page noted, as soon as that page has ended. */

@@ -142,7 +142,6 @@ function listenToPage({ session, api, outbox, note, durable }) {
     api.submitLeaving(outbox.leaving().map(toWire));
     session.pause();
     api.leave(api.page, outbox.assignments());
-    note.clear(api.page);
   });
   window.addEventListener("pageshow", async (event) => {
     if (!event.persisted) return;

@@ -145,9 +145,14 @@ class LeaseRequest(Wire):
 
 class LeaveRequest(Wire):
     """A page has ended: what it holds goes to others, except what is in ``keep`` (assignments whose
-    label is on its way), and it gets nothing any more."""
+    label is on its way), and it gets nothing any more.
+
+    ``annotator`` is whose page it was, by default the caller's: somebody else may have signed in
+    since in the same browser, and only that browser knows the page's name.
+    """
 
     page: Id
+    annotator: Id | None = None
     keep: Annotated[list[Id], Field(max_length=10_000)] = Field(default_factory=list)
 
 

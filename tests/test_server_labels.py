@@ -169,6 +169,9 @@ def test_nobody_ends_the_page_of_somebody_else(client: TestClient) -> None:
     client.post("/label/session", json={"name": "anna"})
     assert label(client, held, "like") == ["counted"]
     assert len(claim(client, 1, page="same name")) == 1
+    client.post("/label/session", json={"name": "ben"})
+    left = {"page": "same name", "annotator": "anna"}  # in anna's browser, where ben is now
+    assert client.post("/label/leave", json=left).json() == {"released": 1}
 
 
 def test_a_picture_taken_back_belongs_to_the_page_that_asked(client: TestClient) -> None:

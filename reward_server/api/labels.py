@@ -14,6 +14,7 @@ from reward_server.api.security import (
     LOCAL,
     Annotator,
     Services,
+    SignedIn,
     check_local_host,
     check_origin,
     sign_in,
@@ -236,10 +237,11 @@ async def release(ask: LeaseRequest, service: Services, caller: Annotator) -> Le
 
 
 @router.post("/label/leave", response_model=LeaveResult)
-async def leave(ask: LeaveRequest, service: Services, caller: Annotator) -> LeaveResult:
+async def leave(ask: LeaveRequest, service: Services, caller: SignedIn) -> LeaveResult:
     """Give everything back a page holds, claims on their way included: the page has ended."""
     now = service.clock()
-    released = await service.write(claims.close_page, caller.name, ask.page, ask.keep, now)
+    worker = ask.annotator or caller.name
+    released = await service.write(claims.close_page, worker, ask.page, ask.keep, now)
     return LeaveResult(released=released)
 
 

@@ -145,14 +145,14 @@ async def _signed_in_requester(request: Request, service: Service) -> Caller | N
 
 
 async def annotator(
-    request: Request, response: Response, service: Services, _key: ByKey, _cookie: ByCookie
+    request: Request, response: Response, service: Services, key: ByKey, cookie: ByCookie
 ) -> Caller:
     """A person with a session cookie, a program with a label key, or whoever is local.
 
     A page says for whom it labels (``?annotator=NAME``), so that clicks are never counted as those
     of somebody who signed in meanwhile in the same browser.
     """
-    caller = await _labeling(request, response, service)
+    caller = await labeling(request, response, service, key, cookie)
     meant = request.query_params.get("annotator")
     if meant is not None and meant != caller.name:
         raise ApiError(
@@ -163,7 +163,10 @@ async def annotator(
     return caller
 
 
-async def _labeling(request: Request, response: Response, service: Service) -> Caller:
+async def labeling(
+    request: Request, response: Response, service: Services, _key: ByKey, _cookie: ByCookie
+) -> Caller:
+    """Whoever may label, whatever their page says."""
     if _bearer(request) is None:
         person = await session(request, service)
         if person is not None:
@@ -283,5 +286,6 @@ Rated = Annotated[Rate | None, Depends(rated)]
 Administrator = Annotated[Caller, Depends(administrator)]
 Manager = Annotated[Caller, Depends(manager)]
 Overseer = Annotated[Caller, Depends(overseer)]
+SignedIn = Annotated[Caller, Depends(labeling)]
 Annotator = Annotated[Caller, Depends(annotator)]
 Viewer = Annotated[Caller, Depends(viewer)]
