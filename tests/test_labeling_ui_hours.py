@@ -4,6 +4,7 @@ that goes away, and in four browsers at once: no label is lost and none counts t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -25,6 +26,7 @@ from tests.labeling_setup import (
 pytestmark = pytest.mark.browser
 
 N = 200
+PATIENCE_S = 600.0  # then nothing will come any more
 Judge = Callable[[Page], int]
 
 
@@ -32,10 +34,11 @@ def judge_all(
     pages: list[Page], by: Judge, at: dict[int, Callable[[], None]] | None = None
 ) -> None:
     """Judge N pictures, page after page; before the k-th click ``at[k]`` happens."""
-    clicks = 0
+    clicks, given_up = 0, time.monotonic() + PATIENCE_S
     for page in pages:
         page.wait_for_selector("#item:not([hidden])")
     while clicks < N:
+        assert time.monotonic() < given_up, f"no picture comes after {clicks} of {N}"
         for page in pages:
             if clicks == N or (len(pages) > 1 and not page.is_visible("#item")):
                 continue
