@@ -183,7 +183,8 @@ def test_a_claim_still_on_its_way_when_the_page_reloads_holds_nothing(
         page.wait_for_selector("#item:not([hidden])")
         page.context.route("**/label/claim*", keep)
         page.reload()
-        eventually(lambda: unheard == [4])
+        # Asking the page something is what lets `keep` run.
+        eventually(lambda: page.is_visible("body") and unheard == [4])
         assert server.stats()["leased"] == 4
         page.reload()
         for _ in range(4):  # at once, not when the lease of 30 s and more has run out
