@@ -140,8 +140,11 @@ class Server:
 
     def finished(self, job_id: str, timeout_s: float = PATIENCE_S) -> Job:
         """The job once it is terminal."""
-        job = self.client.job(job_id)
-        eventually(lambda: self.client.job(job_id, wait=5).terminal, timeout_s, lambda: str(job))
+        eventually(
+            lambda: self.client.job(job_id, wait=5).terminal,
+            timeout_s,
+            lambda: str(self.client.job(job_id)),
+        )
         return self.client.job(job_id)
 
 
@@ -252,6 +255,26 @@ def done(page: Page) -> int:
 
 def unsent(page: Page) -> int:
     return int(page.text_content("#sending") or 0)
+
+
+def on_disk(page: Page) -> int:
+    """Clicks in the browser's database: those that a crash of the page cannot take away."""
+    count: int = page.evaluate(
+        """async () => {
+          const settled = (request) => new Promise((resolve, reject) => {
+            request.onsuccess = () => resolve(request.result);
+            request.onerror = () => reject(request.error);
+          });
+          let count = 0;
+          for (const { name } of await indexedDB.databases()) {
+            const database = await settled(indexedDB.open(name));
+            count += await settled(database.transaction("labels").objectStore("labels").count());
+            database.close();
+          }
+          return count;
+        }"""
+    )
+    return count
 
 
 def press_by_number(page: Page) -> int:

@@ -12,6 +12,7 @@ from tests.labeling_setup import (
     done,
     eventually,
     number,
+    on_disk,
     press_by_number,
     shown,
     unsent,
@@ -35,7 +36,7 @@ def test_clicks_not_yet_sent_survive_a_crash_of_the_browsers_page(
         before = done(page)
         for _ in range(5):
             press_by_number(page)
-        eventually(lambda: unsent(page) == 5)
+        eventually(lambda: on_disk(page) == 5)
         with pytest.raises(Error, match="crash"):
             page.goto("chrome://crash")
         again = page.context.new_page()
@@ -49,6 +50,7 @@ def test_clicks_not_yet_sent_survive_a_crash_of_the_browsers_page(
         assert done(again) == before + 5
         for _ in range(3):  # the crashed page held these
             press_by_number(again)
+        eventually(lambda: unsent(again) == 0)
     assert_exact(server, job, n)
 
 
@@ -189,4 +191,6 @@ def test_a_claim_still_on_its_way_when_the_page_reloads_holds_nothing(
         page.reload()
         for _ in range(4):  # at once, not when the lease of 30 s and more has run out
             press_by_number(page)
+        eventually(lambda: unsent(page) == 0)
+        page.context.unroute_all(behavior="wait")
     assert_exact(server, job, 4)
