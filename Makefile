@@ -9,6 +9,8 @@ PORT ?= 8000
 # Where pip looks for torch first, e.g. TORCH_INDEX=--index-url=... for a CPU-only build.
 TORCH_INDEX ?=
 ARGS ?=
+# Processes that share the tests' files; auto: as many as there are cores.
+TESTS_AT_ONCE ?= auto
 STAMP := $(VENV)/.installed
 
 .PHONY: run test test-compose eval soak bench-server bench-ui lint setup browser clean
@@ -53,7 +55,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-compose: $(STAMP)
 	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m tests.compose

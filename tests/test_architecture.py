@@ -22,6 +22,7 @@ PURE = (
     "trainer/results_page.py",
     "trainer/tdm_r1/losses.py",
     "reward_server/agreement.py",
+    "reward_server/ballot.py",
     "reward_server/queue.py",
     "reward_server/reliability.py",
     "reward_server/votes.py",

@@ -7,12 +7,13 @@ the tables' constraints hold this, these functions only ask nicely first.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, select, update
 
-from reward_server.queue import Tally, accepts_label, decide_item, votes_needed
+from reward_server.ballot import LIVE, Ballot, Lease, Voted
+from reward_server.queue import Tally
 from reward_server.store.claims import HumanLease, human_leases
 from reward_server.store.leases import grant
 from reward_server.store.locks import lock_items, lock_jobs, lock_name
@@ -20,8 +21,6 @@ from reward_server.store.settling import answer, note, rules_of, settle, write_i
 from reward_server.store.tables import assignment, item, job
 from shared.schema import TERMINAL, ErrorCode, Label
 from shared.schema_labels import SubmitResult, SubmitRow
-
-Outcome = Literal["counted", "replayed", "extra", "refused"]
 
 
 class UndoRefused(Exception):
@@ -37,54 +36,28 @@ def submit(
 ) -> tuple[list[SubmitResult], list[str]]:
     """Write labels down; returns an answer per row and the jobs that changed."""
     lock_name(connection, f"worker:{worker}")
-    keys = [key for one in rows if (key := _number(one.assignment)) is not None]
-    ids = select(assignment.c.item_id).where(assignment.c.id.in_(keys))
-    items = lock_items(connection, connection.execute(ids).scalars())
+    ballot = _open(connection, worker, rows)
+    results = [ballot.cast(row) for row in rows]
+    _write_labels(connection, ballot, now)
+    _write_votes(connection, ballot.counted.values(), now)
+    changed = sorted({one.job for one in ballot.counted.values() if one.kind != "gold"})
+    settle(connection, changed, now, settle_s)
+    return results, changed
+
+
+def _open(connection: Connection, worker: str, rows: Sequence[SubmitRow]) -> Ballot:
+    """Hold the items that ``rows`` name, and read all that counting them depends on."""
+    keys = [key for row in rows if (key := _number(row.assignment)) is not None]
+    named = assignment.c.id.in_(keys)
+    ids = connection.execute(select(assignment.c.item_id).where(named)).scalars()
+    items = lock_items(connection, ids)
     of = select(item.c.job_id).where(item.c.id.in_(items)).distinct()
     lock_jobs(connection, connection.execute(of).scalars())
-    results: list[SubmitResult] = []
-    changed: set[str] = set()
-    for row in rows:
-        result, job_id = _submit_one(connection, worker, row, now)
-        results.append(result)
-        if job_id is not None:
-            changed.add(job_id)
-    settle(connection, changed, now, settle_s)
-    return results, sorted(changed)
-
-
-def _submit_one(
-    connection: Connection, worker: str, row: SubmitRow, now: float
-) -> tuple[SubmitResult, str | None]:
-    known = (assignment.c.worker == worker) & (assignment.c.client_label_id == row.client_label_id)
-    before = connection.execute(select(assignment).where(known)).first()
-    if before is not None:
-        return _repeated(row, before), None
-    lease = _find(connection, row.assignment)
-    if (
-        lease is None
-        or lease.worker != worker
-        or not secrets.compare_digest(lease.token, row.token)
-    ):
-        return _result(row, "refused", "this is no lease of yours; claim again"), None
-    if lease.label is not None:
-        return _result(row, "refused", f"labelled already: {lease.label!r}"), None
-    free = lease.need - lease.done - lease.leased
-    rival = lease.state != "leased" and _holds(connection, worker, lease.item_id)
-    pending = lease.status == "pending" or lease.kind == "gold"
-    if not accepts_label(lease.state, row.label, pending=pending, free=free, rival=rival):
-        _write_label(connection, lease, row, "extra", now)
-        return _result(row, "extra", "kept but not counted: the slot was gone"), None
-    _write_label(
-        connection, lease, row, "done" if row.label in ("like", "dislike") else "skipped", now
-    )
-    _count(connection, lease, row.label, now)
-    return _result(row, "counted"), None if lease.kind == "gold" else lease.job_id
-
-
-def _find(connection: Connection, assignment_id: str) -> Row[Any] | None:
-    query = _with_item().where(assignment.c.id == _number(assignment_id))
-    return connection.execute(query).first()
+    mine = assignment.c.worker == worker
+    sent = mine & assignment.c.client_label_id.in_([row.client_label_id for row in rows])
+    live = mine & assignment.c.item_id.in_(items) & assignment.c.state.in_(LIVE)
+    leases = {one.id: one for which in (named, sent, live) for one in _leases(connection, which)}
+    return Ballot(worker, leases.values(), _voted(connection, items))
 
 
 def _number(assignment_id: str) -> int | None:
@@ -93,87 +66,99 @@ def _number(assignment_id: str) -> int | None:
     return int(assignment_id) if fits else None
 
 
-def _with_item() -> Select[Any]:
-    mine = (item.c.job_id, item.c.status, item.c.need, item.c.done, item.c.leased)
-    tally = (item.c.likes, item.c.dislikes, item.c.skips)
-    rules = (job.c.votes, job.c.min_votes, job.c.quorum, job.c.max_skips, job.c.max_votes)
-    return (
-        select(
-            assignment,
-            *mine,
-            *tally,
-            *rules,
-            job.c.min_agreement,
-            job.c.status.label("job_status"),
-            job.c.acked_at,
+def _leases(connection: Connection, which: ColumnElement[bool]) -> list[Lease]:
+    return [
+        Lease(
+            row.id,
+            row.item_id,
+            row.worker,
+            row.token,
+            row.state,
+            row.label,
+            row.client_label_id,
+            row.undone_at is not None,
         )
-        .join(item, item.c.id == assignment.c.item_id)
+        for row in connection.execute(select(assignment).where(which))
+    ]
+
+
+def _voted(connection: Connection, ids: Collection[int]) -> list[Voted]:
+    rules = (job.c.votes, job.c.min_votes, job.c.quorum, job.c.max_skips, job.c.max_votes)
+    query = (
+        select(item, *rules, job.c.min_agreement)
         .join(job, job.c.id == item.c.job_id)
+        .where(item.c.id.in_(ids))
     )
+    return [
+        Voted(
+            row.id,
+            row.job_id,
+            row.kind,
+            row.status,
+            row.need,
+            row.leased,
+            Tally(row.likes, row.dislikes, row.skips),
+            rules_of(row),
+        )
+        for row in connection.execute(query)
+    ]
 
 
-def _holds(connection: Connection, worker: str, item_id: int) -> bool:
-    live = assignment.c.state.in_(("leased", "done", "skipped"))
-    query = select(assignment.c.id).where(
-        assignment.c.item_id == item_id, assignment.c.worker == worker, live
-    )
-    return connection.execute(query).first() is not None
-
-
-def _repeated(row: SubmitRow, before: Row[Any]) -> SubmitResult:
-    if str(before.id) != row.assignment or before.label != row.label:
-        return _result(row, "refused", "this client_label_id belongs to another label")
-    if before.state == "extra":
-        return _result(row, "extra", "kept but not counted: the slot was gone")
-    return _result(row, "replayed", "undone since" if before.undone_at is not None else None)
-
-
-def _result(row: SubmitRow, outcome: Outcome, message: str | None = None) -> SubmitResult:
-    return SubmitResult(
-        assignment=row.assignment,
-        client_label_id=row.client_label_id,
-        status=200 if outcome in ("counted", "replayed") else 409,
-        outcome=outcome,
-        message=message,
-    )
-
-
-def _write_label(
-    connection: Connection, lease: Row[Any], row: SubmitRow, state: str, now: float
-) -> None:
-    values = {
-        "state": state,
-        "label": row.label,
-        "reason": row.reason,
-        "rt_ms": row.rt_ms,
-        "client_label_id": row.client_label_id,
-        "done_at": now,
-    }
-    connection.execute(update(assignment).where(assignment.c.id == lease.id).values(values))
-
-
-def _count(connection: Connection, lease: Row[Any], label: Label, now: float) -> None:
-    rules = rules_of(lease)
-    tally = Tally(lease.likes, lease.dislikes, lease.skips).add(label)
-    values = {
-        "need": max(lease.need, votes_needed(rules, tally)),
-        "likes": tally.likes,
-        "dislikes": tally.dislikes,
-        "skips": tally.skips,
-        "done": tally.likes + tally.dislikes,
-        "leased": lease.leased - (lease.state == "leased"),
-    }
-    connection.execute(update(item).where(item.c.id == lease.item_id).values(values))
-    if lease.kind == "gold":
-        return  # its answer is known: votes say something about the voter, and no reward moves
-    connection.execute(update(job).where(job.c.id == lease.job_id).values(last_label_at=now))
-    end = decide_item(rules, tally)
-    if end is None:
+def _write_labels(connection: Connection, ballot: Ballot, now: float) -> None:
+    if not ballot.labelled:
         return
-    others = (assignment.c.item_id == lease.item_id) & (assignment.c.state == "leased")
+    fields = ("state", "label", "reason", "rt_ms", "client_label_id")
+    statement = update(assignment).where(assignment.c.id == bindparam("key"))
+    statement = statement.values({name: bindparam(name) for name in fields} | {"done_at": now})
+    labels = [
+        {
+            "key": lease.id,
+            "state": lease.state,
+            "label": row.label,
+            "reason": row.reason,
+            "rt_ms": row.rt_ms,
+            "client_label_id": row.client_label_id,
+        }
+        for lease, row in ballot.labelled
+    ]
+    connection.execute(statement, labels)
+
+
+def _write_votes(connection: Connection, counted: Collection[Voted], now: float) -> None:
+    _write_tallies(connection, counted)
+    asked = sorted({one.job for one in counted if one.kind != "gold"})
+    if asked:
+        connection.execute(update(job).where(job.c.id.in_(asked)).values(last_label_at=now))
+    ended = {one.id: one.end for one in counted if one.end is not None}
+    if not ended:
+        return
+    others = assignment.c.item_id.in_(ended) & (assignment.c.state == "leased")
     connection.execute(update(assignment).where(others).values(state="revoked"))
-    closed = answer(lease.item_id, end.status, value=end.reward, detail=end.detail, error=end.error)
-    write_items(connection, [closed])
+    closed = [
+        answer(key, end.status, value=end.reward, detail=end.detail, error=end.error)
+        for key, end in ended.items()
+    ]
+    write_items(connection, closed)
+
+
+def _write_tallies(connection: Connection, counted: Iterable[Voted]) -> None:
+    fields = ("need", "likes", "dislikes", "skips", "done", "leased")
+    statement = update(item).where(item.c.id == bindparam("key"))
+    statement = statement.values({name: bindparam(name) for name in fields})
+    tallies = [
+        {
+            "key": one.id,
+            "need": one.need,
+            "likes": one.tally.likes,
+            "dislikes": one.tally.dislikes,
+            "skips": one.tally.skips,
+            "done": one.tally.likes + one.tally.dislikes,
+            "leased": one.leased,
+        }
+        for one in counted
+    ]
+    if tallies:
+        connection.execute(statement, tallies)
 
 
 def undo(
@@ -194,11 +179,7 @@ def undo(
         UndoRefused: there is no such label, or its reward has been handed out.
     """
     lock_name(connection, f"worker:{worker}")
-    mine = (assignment.c.worker == worker) & assignment.c.state.in_(("done", "skipped"))
-    if client_label_id is not None:
-        mine &= assignment.c.client_label_id == client_label_id
-    latest = _with_item().where(mine, assignment.c.kind.in_(("human", "gold")))
-    query = latest.order_by(assignment.c.done_at.desc(), assignment.c.id.desc()).limit(1)
+    query = _latest(worker, client_label_id)
     lease = connection.execute(query).first()
     if lease is None:
         raise UndoRefused("nothing_to_undo", f"no label {client_label_id or ''} of yours to undo")
@@ -229,3 +210,20 @@ def undo(
         settle(connection, [lease.job_id], now, settle_s)
     again = human_leases(connection, [token]) if free else []
     return lease.client_label_id, lease.label, again[0] if again else None, lease.job_id
+
+
+def _latest(worker: str, client_label_id: str | None) -> Select[Any]:
+    """The annotator's last label that counts, or the one named, with its item and job."""
+    mine = (assignment.c.worker == worker) & assignment.c.state.in_(("done", "skipped"))
+    if client_label_id is not None:
+        mine &= assignment.c.client_label_id == client_label_id
+    votes = (item.c.likes, item.c.dislikes, item.c.skips)
+    return (
+        select(assignment, item.c.job_id, item.c.need, item.c.leased, *votes)
+        .add_columns(job.c.status.label("job_status"), job.c.acked_at)
+        .join(item, item.c.id == assignment.c.item_id)
+        .join(job, job.c.id == item.c.job_id)
+        .where(mine, assignment.c.kind.in_(("human", "gold")))
+        .order_by(assignment.c.done_at.desc(), assignment.c.id.desc())
+        .limit(1)
+    )
