@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from shared.client import RewardClient
 from shared.images import encode_png, to_b64
 from shared.schema import ImageRef, Job, ScoreItem, ScoreRequest
+from tests.server_setup import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = Path("/usr/bin/chromium")
@@ -49,7 +49,7 @@ class Server:
         self.data = data
         self.options = options
         self.log = data.with_suffix(".log")
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = RewardClient(self.url)
         self._headers: dict[str, str] = {}
@@ -119,12 +119,13 @@ class Server:
         said = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
         return said.stdout.strip()
 
-    def lock(self) -> None:
+    def lock(self) -> str:
         """From now on people need an invite, and this client the key it gets here."""
         key = self.command("keys", "create", "--name", "tests", "--scope", "admin")
         self.client.close()
         self.client = RewardClient(self.url, api_key=key)
         self._headers = {"Authorization": f"Bearer {key}"}
+        return key
 
     def stats(self) -> dict[str, int]:
         """Progress of the human queue."""
@@ -168,12 +169,6 @@ def eventually(
         if time.monotonic() > end:
             pytest.fail(f"did not come true within {timeout_s:g} s {why()}")
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import build_sd3_folder
-from tests.server_setup import ENV
+from tests.server_setup import ENV, free_port
 from trainer.evaluation import START, TEACHER, TRAINED, load
 from trainer.metrics import read_metrics
 from trainer.run_folder import read_stats
@@ -45,12 +45,6 @@ per_step = 2
 frozen = 0
 warmup = 0
 """
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _config(tmp_path: Path) -> Path:
@@ -91,7 +85,7 @@ def _is_listening(port: int) -> bool:
 
 
 def test_a_demo_survives_ctrl_c_and_ends_with_its_report(tmp_path: Path) -> None:
-    run, port = tmp_path / "runs" / "demo", _free_port()
+    run, port = tmp_path / "runs" / "demo", free_port()
     common = ["--port", str(port), "--images-per-tag", "2", "--signs", "2", "--all-rows"]
     first = _trainer("demo", "--config", str(_config(tmp_path)), *common)
     _wait_for_updates(run, first, 2)

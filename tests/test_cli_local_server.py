@@ -11,17 +11,12 @@ from pathlib import Path
 import pytest
 
 from shared.client import RewardClient, ServerUnreachable
+from tests.server_setup import free_port
 from trainer.local_server import Child, LocalServer, LocalServerError
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_it_answers_while_entered_and_is_gone_afterwards(tmp_path: Path) -> None:
-    with LocalServer(tmp_path / "server", _free_port()) as server:
+    with LocalServer(tmp_path / "server", free_port()) as server:
         with RewardClient(server.url) as client:
             assert {r.name for r in client.info().rewards} >= {"counting", "ocr", "human"}
         with (
@@ -38,13 +33,13 @@ def test_a_server_that_ends_early_shows_what_it_said(tmp_path: Path) -> None:
     extra = ["--no-such-option"]
     with (
         pytest.raises(LocalServerError, match=r"exit code 2(?s:.*)no-such-option"),
-        LocalServer(tmp_path / "server", _free_port(), extra=extra),
+        LocalServer(tmp_path / "server", free_port(), extra=extra),
     ):
         pytest.fail("it cannot have started")
 
 
 def test_a_server_that_never_gets_ready_is_stopped_and_named(tmp_path: Path) -> None:
-    port = _free_port()
+    port = free_port()
     with (
         pytest.raises(LocalServerError, match=r"not ready after 0 s(?s:.*)server\.log"),
         LocalServer(tmp_path / "server", port, ready_s=0.0),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from tests.fakes import FunctionServer, brightness, build_sd3_folder
+from tests.server_setup import free_port
 from tests.small_backbone import Recording, rolled_out, small_config
 from tests.small_updates import scored
 from trainer.checkpoint import load_checkpoint
@@ -72,10 +72,7 @@ def config_for(model: Path, folder: Path, *overrides: str) -> Config:
 
 def together(work: Callable[..., None], *args: object, count: int = 2) -> None:
     """Calls work(rank, ...) in `count` processes that torchrun could have started."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawn(_as_torchrun, (work, count, port, *args), nprocs=count)
+    spawn(_as_torchrun, (work, count, free_port(), *args), nprocs=count)
 
 
 def _as_torchrun(
