@@ -4,6 +4,7 @@ a full disk takes nothing half.
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import numpy as np
 import pytest
 
 from reward_server.__main__ import main
+from reward_server.serve import listen
+from reward_server.settings import Settings
 from shared.client import RewardClient, ServerFailed, Unauthorized, build_request
 from shared.images import encode_png, sha256_hex
 from tests.server_setup import Server, eventually, inside, items, running
@@ -52,6 +55,26 @@ def test_a_taken_port_is_named_with_the_remedy(tmp_path: Path, command: Command)
         ended = command("--port", str(port), "--data", str(tmp_path))
     assert ended.code == 2
     assert f"port {port}" in ended.err and f"--port {port + 1}" in ended.err
+
+
+def test_answers_leave_at_once_and_wait_for_no_acknowledgement(tmp_path: Path) -> None:
+    found: list[int] = []
+
+    async def meet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted = writer.get_extra_info("socket")
+        found.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def call() -> None:
+        listener = listen(Settings(data=tmp_path, port=0))
+        async with await asyncio.start_server(meet, sock=listener):
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(call())
+    assert found == [1]
 
 
 def test_other_machines_need_a_key_before_the_server_starts(
