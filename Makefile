@@ -13,7 +13,7 @@ ARGS ?=
 TESTS_AT_ONCE ?= auto
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-compose eval soak bench-server bench-ui lint setup browser clean
+.PHONY: run test test-compose eval soak bench-server bench-ui bench-live bench-clicks lint setup browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,8 @@ help:
 	@echo "make run REWARD=human|simulated    the same with likes and dislikes as the reward"
 	@echo "make test   all checks and tests"
 	@echo "make bench-ui  how fast the labeling page is, in Chromium"
+	@echo "make bench-live    two people in Chromium and a trainer: do the pictures become what they like"
+	@echo "make bench-clicks    how many clicks it takes to teach a hidden taste"
 	@echo "make test-compose    the stack of containers, for real (docker, about 15 minutes)"
 	@echo "make soak   kill servers, scorers and the database under load; account for every item"
 	@echo "make bench-server    what the reward server costs over the engine alone"
@@ -42,6 +44,12 @@ eval: $(STAMP)
 
 bench-ui: $(STAMP)
 	$(BIN)/python -m benchmarks.ui $(ARGS)
+
+bench-live: $(STAMP)
+	$(BIN)/python -m benchmarks.live $(ARGS)
+
+bench-clicks: $(STAMP)
+	$(BIN)/python -m benchmarks.clicks $(ARGS)
 
 soak: $(STAMP)
 	$(BIN)/python -m benchmarks.soak $(ARGS)

@@ -26,10 +26,10 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib
 import numpy as np
 from playwright.sync_api import Browser, Page
 
+from benchmarks.clicks import plot
 from reward_server.preferences import likes_light
 from shared.images import Pixels
 from tests.labeling_setup import ROOT, Server, chromium, eventually, unsent
@@ -130,9 +130,11 @@ def train(folder: Path, server: Server, key: str, prompts: Path) -> subprocess.P
 
 def watch(browser: Browser, server: Server, key: str, folder: Path, people: Sequence[Any]) -> None:
     """Pictures of the dashboard, every half minute for as long as somebody clicks."""
+    begun = folder / "runs" / RUN / "run.json"
+    eventually(begun.exists)
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     page = context.new_page()
-    page.goto(f"{server.url}/dashboard?run={RUN}")
+    page.goto(f"{server.url}/dashboard?run={json.loads(begun.read_text())['run_id']}")
     page.fill("#key-input", key)
     page.keyboard.press("Enter")
     shot = 0
@@ -141,27 +143,6 @@ def watch(browser: Browser, server: Server, key: str, folder: Path, people: Sequ
         shot += 1
         page.screenshot(path=folder / f"dashboard-{shot:02}.png", full_page=True)
     context.close()
-
-
-def rates(liked: Sequence[bool], window: int = WINDOW) -> list[float]:
-    """Share of likes among the last ``window`` clicks, from the first full window on."""
-    sums = np.convolve(np.asarray(liked, float), np.ones(window), "valid")
-    found: list[float] = (sums / window).tolist()
-    return found
-
-
-def plot(liked: Sequence[bool], path: Path) -> None:
-    """The like rate over the clicks."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
-    found = rates(liked)
-    axes.plot(range(WINDOW, WINDOW + len(found)), found, linewidth=2)
-    axes.set(xlim=(0, None), ylim=(0, 1), xlabel="clicks", ylabel=f"liked, of the last {WINDOW}")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 def measure(folder: Path, size: Size) -> dict[str, Any]:
@@ -193,7 +174,7 @@ def measure(folder: Path, size: Size) -> dict[str, Any]:
         labels = sorted(server.labels(), key=lambda one: one["at"])
         server.stop()
     liked = [one["label"] == "like" for one in labels]
-    plot(liked, folder / "like-rate.png")
+    plot({RUN: liked}, folder / "like-rate.png", WINDOW)
     return {
         "pressed": pressed.value,
         "labels": len(labels),

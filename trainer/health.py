@@ -69,8 +69,9 @@ SIGNS = (
         "force/cosine",
         -0.25,
         True,
-        "g_r undoes g_kl: phi has drifted in ways that have nothing to do with the reward; use "
-        "reference.kind = 'ema', or raise surrogate.kl",
+        "g_r undoes g_kl: either the reward asks for what the teacher would not paint, and the two "
+        "are coming to a balance, or phi has drifted in ways that have nothing to do with the "
+        "reward; then use reference.kind = 'ema', or raise surrogate.kl",
     ),
     Sign(
         "surrogate/sigmoid_saturation",
