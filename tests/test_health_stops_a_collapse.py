@@ -16,7 +16,7 @@ from shared.images import Pixels
 from tests.fakes import FunctionServer, brightness, build_sd3_folder
 from trainer.config import Config, HealthConfig, load_config
 from trainer.errors import TrainingCollapsedError
-from trainer.health import CONTRAST, DIVERSITY, ROUGHNESS, SIGNS, Guard, image_statistics
+from trainer.health import CONTRAST, DIVERSITY, PULL, ROUGHNESS, SIGNS, Guard, image_statistics
 from trainer.loop import train
 from trainer.lora_files import read_lora
 from trainer.metrics import read_metrics
@@ -24,7 +24,7 @@ from trainer.randomness import normals
 from trainer.tiny.judge import verdict
 from trainer.tiny.scenes import Scene, Shape, render
 
-WELL = {CONTRAST: 1.0, ROUGHNESS: 0.5, DIVERSITY: 0.8}
+WELL = {CONTRAST: 1.0, ROUGHNESS: 0.5, DIVERSITY: 0.8, PULL: 0.3}
 
 
 def noise(count: int) -> torch.Tensor:
@@ -67,6 +67,7 @@ def guard_at_start(**config: float) -> Guard:
         (CONTRAST, 3.0, r"contrast of the images is 3\.00 times .*at most 2\.5"),
         (ROUGHNESS, 1.2, r"roughness of the images is 2\.40 times .*at most 2"),
         (DIVERSITY, 0.2, r"diversity of the images is 0\.25 times .*at least 0\.35"),
+        (PULL, 0.9, r"pull back to the teacher, \|g_kl\|, is 3\.00 times .*at most 2\.5"),
     ],
 )
 def test_images_that_stay_out_of_range_stop_the_run_and_a_moment_does_not(

@@ -46,6 +46,7 @@ FREE_KEYS = (
     "health.baseline",
     "health.patience",
     "health.smoothing",
+    "health.kl_factor",
     "health.contrast_factor",
     "health.roughness_factor",
     "health.diversity_share",

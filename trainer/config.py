@@ -219,6 +219,9 @@ class HealthConfig(Section):
     baseline: Count = 10  # first generator updates, whose images later ones are compared with
     patience: Count = 20  # updates in a row that must look collapsed
     smoothing: Fraction = 0.9  # of every watched number, before it is judged
+    # allowed growth of |g_kl|, the pull back to the teacher: runs that stay well reach 1.5, one
+    # that loses its objects 4.5 (docs/lab-notes.md); None: not watched
+    kl_factor: Annotated[float, Field(gt=1)] | None = 2.5
     contrast_factor: Annotated[float, Field(gt=1)] = 2.5  # allowed change, up or down
     roughness_factor: Annotated[float, Field(gt=1)] = 2.0  # allowed change, up
     diversity_share: Fraction = 0.35  # of the start's distance between images of one prompt

@@ -1,7 +1,8 @@
 """Whether a run is still well: image statistics, warning signs, and when it counts as collapsed.
 
-Pure. Images count as collapsed when a statistic of the generator's latents leaves its range around
-the run's own start, or when the held-out score falls far below its best, for long enough. Refuses
+Pure. A run counts as collapsed when a statistic of the generator's latents, or the pull back to the
+teacher, leaves its range around the run's own start, or when the held-out score falls far below its
+best, for long enough. Refuses
 to stop for anything that only may go wrong: such signs are warnings.
 """
 
@@ -15,6 +16,13 @@ from trainer.config import HealthConfig
 from trainer.shapes import LatentImages
 
 CONTRAST, ROUGHNESS, DIVERSITY = "images/contrast", "images/roughness", "images/diversity"
+PULL = "force/kl"
+WORDS = {
+    CONTRAST: "the contrast of the images",
+    ROUGHNESS: "the roughness of the images",
+    DIVERSITY: "the diversity of the images",
+    PULL: "the pull back to the teacher, |g_kl|,",
+}
 
 
 def image_statistics(latents: LatentImages, size: int) -> dict[str, float]:
@@ -103,11 +111,12 @@ class Guard:
 
     def observe(self, metrics: Mapping[str, float]) -> str | None:
         """Takes in one update; why the run has collapsed, or None."""
-        if not all(name in metrics for name in (CONTRAST, ROUGHNESS, DIVERSITY)):
+        watched = [name for name in WORDS if math.isfinite(metrics.get(name, math.nan))]
+        if not {CONTRAST, ROUGHNESS, DIVERSITY} <= set(watched):
             return None
         seen = self._get("seen")
         self.values["seen"] = seen + 1
-        for name in (CONTRAST, ROUGHNESS, DIVERSITY):
+        for name in watched:
             if seen < self.config.baseline:
                 start = self._get(f"start {name}")
                 self.values[f"start {name}"] = start + metrics[name] / self.config.baseline
@@ -115,7 +124,7 @@ class Guard:
                 self._smooth(name, metrics[name])
         if seen < self.config.baseline:
             return None
-        problem = self._image_problem()
+        problem = self._problem()
         self.values["streak"] = 0 if problem is None else self._get("streak") + 1
         if problem is None or self.values["streak"] < self.config.patience:
             return None
@@ -165,19 +174,21 @@ class Guard:
             self.values[f"said {sign.metric}"] = float(shows)
         return said
 
-    def _image_problem(self) -> str | None:
+    def _problem(self) -> str | None:
         config = self.config
         ranges = (
+            (PULL, 0.0, config.kl_factor or math.inf),
             (CONTRAST, 1 / config.contrast_factor, config.contrast_factor),
             (ROUGHNESS, 0.0, config.roughness_factor),
             (DIVERSITY, config.diversity_share, math.inf),
         )
         for name, low, high in ranges:
+            if name not in self.values:
+                continue
             share = self._get(name) / max(self._get(f"start {name}"), 1e-12)
             if not low <= share <= high:
-                word = name.removeprefix("images/")
                 limit = f"at least {low:.2g}" if share < low else f"at most {high:.2g}"
-                return f"the {word} of the images is {share:.2f} times that at the start ({limit})"
+                return f"{WORDS[name]} is {share:.2f} times that at the start ({limit})"
         return None
 
     def _smooth(self, name: str, value: float) -> float:
