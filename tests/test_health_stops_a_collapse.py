@@ -18,9 +18,9 @@ from trainer.config import Config, HealthConfig, load_config
 from trainer.errors import TrainingCollapsedError
 from trainer.health import CONTRAST, DIVERSITY, PULL, ROUGHNESS, SIGNS, Guard, image_statistics
 from trainer.loop import train
-from trainer.lora_files import read_lora
 from trainer.metrics import read_metrics
 from trainer.randomness import normals
+from trainer.run_folder import trained_lora
 from trainer.tiny.judge import verdict
 from trainer.tiny.scenes import Scene, Shape, render
 
@@ -165,7 +165,7 @@ def test_a_collapsed_run_goes_back_to_its_last_good_checkpoint(model: Path, tmp_
         left = {path.name for path in (folder / "checkpoints").iterdir()}
         assert left == {"step-000002", "collapsed-000003"}
         state = load_file(good / "state.safetensors")
-        for name, tensor in read_lora(folder / "last").tensors.items():
+        for name, tensor in trained_lora(folder, last=True).tensors.items():
             assert torch.equal(tensor, state[f"lora/generator_ema/{name}"])
         regardless = config_for(model, tmp_path, *NO_CHANGE, "health.stop=never")
         train(regardless, resume=True, source=client, console=console)

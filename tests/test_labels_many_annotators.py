@@ -122,7 +122,7 @@ class Person(threading.Thread):
             self._submit(rows)
             if mood > 0.8:
                 self._submit(rows)
-        if self.late and self.luck.random() < 0.2:
+        if len(self.late) > 1 and self.luck.random() < 0.2:  # the first ones come after the end
             self._submit(self.late.pop())
 
     def _submit(self, rows: list[dict[str, Any]]) -> None:

@@ -44,13 +44,15 @@ def read_config(run: Path) -> Config:
         raise RunFolderError(f"{run / CONFIG} is of another version: {error}") from error
 
 
-def trained_lora(run: Path) -> Lora:
+def trained_lora(run: Path, *, last: bool = False) -> Lora:
     """The newest generator as good as the best in the probe, or the last one without a probe.
+
+    ``last``: the last one in any case; of a run that collapsed the one it went back to.
 
     Raises:
         RunFolderError: the run has not saved a generator yet.
     """
-    for name in (BEST, LAST):
+    for name in (LAST,) if last else (BEST, LAST):
         if (run / name).is_dir():
             return read_lora(run / name)
     raise RunFolderError(

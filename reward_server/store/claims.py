@@ -7,11 +7,11 @@ tables' constraints hold this, these functions only ask nicely first.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select, update
 
 from reward_server.store.leases import grant
 from reward_server.store.locks import lock_items, lock_name
@@ -19,6 +19,9 @@ from reward_server.store.settling import start
 from reward_server.store.sql import insert_new
 from reward_server.store.tables import assignment, blob, closed_page, item, job
 from shared.schema_labels import LeaseRef
+
+AT_ONCE: Final = 256
+"""Items looked at together when somebody asks for the next ones."""
 
 
 @dataclass(frozen=True)
@@ -70,37 +73,100 @@ def claim(
 
 def _next(
     connection: Connection, worker: str, n: int, now: float, *, together: bool
-) -> Sequence[Row[Any]]:
+) -> list[Row[Any]]:
+    """Up to ``n`` items in the order of ``claim``, held until the end of the transaction."""
+    taken: list[Row[Any]] = []
+    for jobs in _some_at_once(_jobs_in_order(connection)):
+        rows = _unseen(connection, worker, jobs, now)
+        for alike in _by_prompt(rows) if together else [rows]:
+            while alike and len(taken) < n:
+                missing = n - len(taken)
+                taken += _hold(connection, alike[:missing])
+                alike = alike[missing:]
+            if len(taken) == n or (together and taken):
+                return taken
+    return taken
+
+
+def _some_at_once(jobs: Sequence[Row[Any]]) -> Iterator[list[str]]:
+    """The jobs in order, so many at once that they have ``AT_ONCE`` items left."""
+    some, left = [], 0
+    for row in jobs:
+        some.append(row.id)
+        left += row.left
+        if left >= AT_ONCE:
+            yield some
+            some, left = [], 0
+    if some:
+        yield some
+
+
+def _by_prompt(rows: Sequence[Row[Any]]) -> list[list[Row[Any]]]:
+    """Rows of one job and one prompt each, in the order of their first rows."""
+    found: dict[tuple[str, str], list[Row[Any]]] = {}
+    for row in rows:
+        found.setdefault((row.job_id, row.prompt), []).append(row)
+    return list(found.values())
+
+
+def _jobs_in_order(connection: Connection) -> Sequence[Row[Any]]:
+    """Jobs with items people may still judge; all items of a job have its priority and deadline."""
+    pending = (
+        select(
+            item.c.job_id,
+            func.max(item.c.priority).label("priority"),
+            func.min(item.c.deadline_at).label("deadline_at"),
+            func.count().label("left"),
+        )
+        .where(item.c.status == "pending", item.c.kind == "human")
+        .group_by(item.c.job_id)
+        .subquery()
+    )
     query: Select[Any] = (
-        select(item.c.id, item.c.job_id, item.c.prompt)
-        .join(job, job.c.id == item.c.job_id)
-        .where(_open_to(worker, now))
+        select(job.c.id, pending.c.left)
+        .join(pending, pending.c.job_id == job.c.id)
         .order_by(
-            item.c.priority.desc(),
-            item.c.deadline_at,
+            pending.c.priority.desc(),
+            pending.c.deadline_at,
             (job.c.n_done * 1.0 / job.c.n_items).desc(),
             job.c.created_at,
-            item.c.shuffle,
         )
-        .with_for_update(of=item, key_share=True, skip_locked=True)
     )
-    if together:
-        head = connection.execute(query.limit(1)).first()
-        if head is None:
-            return []
-        query = query.where(item.c.job_id == head.job_id, item.c.prompt == head.prompt)
-    return connection.execute(query.limit(n)).all()
+    return connection.execute(query).all()
 
 
-def _open_to(worker: str, now: float) -> ColumnElement[bool]:
-    seen = exists().where(
-        assignment.c.item_id == item.c.id,
+def _unseen(connection: Connection, worker: str, jobs: Sequence[str], now: float) -> list[Row[Any]]:
+    """Open items of ``jobs`` that this annotator has not had, job by job, each in random order.
+
+    Two questions and not one: a database that knows nothing of its tables yet answers the two
+    together by reading all that the annotator ever did, once for every item.
+    """
+    query: Select[Any] = select(item.c.id, item.c.job_id, item.c.prompt, item.c.shuffle)
+    rows = connection.execute(query.where(item.c.job_id.in_(jobs), _open(now))).all()
+    had = select(assignment.c.item_id).where(
         assignment.c.worker == worker,
+        assignment.c.item_id.in_([row.id for row in rows]),
         assignment.c.state.in_(("leased", "done", "skipped")),
     )
+    seen = set(connection.execute(had).scalars())
+    place = {job_id: number for number, job_id in enumerate(jobs)}
+    unseen = (row for row in rows if row.id not in seen)
+    return sorted(unseen, key=lambda row: (place[row.job_id], row.shuffle, row.id))
+
+
+def _open(now: float) -> ColumnElement[bool]:
     waiting = (item.c.status == "pending") & (item.c.kind == "human")
-    free = item.c.done + item.c.leased < item.c.need
-    return waiting & free & (item.c.deadline_at > now) & ~seen
+    return waiting & (item.c.done + item.c.leased < item.c.need) & (item.c.deadline_at > now)
+
+
+def _hold(connection: Connection, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Those of ``rows`` that nobody else holds, or has filled since they were read."""
+    free = (item.c.status == "pending") & (item.c.done + item.c.leased < item.c.need)
+    query = select(item.c.id).where(item.c.id.in_([row.id for row in rows]), free)
+    held = set(
+        connection.execute(query.with_for_update(key_share=True, skip_locked=True)).scalars()
+    )
+    return [row for row in rows if row.id in held]
 
 
 def _held(connection: Connection, worker: str, n: int, now: float) -> list[Row[Any]]:

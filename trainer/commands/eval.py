@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--surrogate", action="store_true", help="with --run: phi itself, sampled in many steps"
     )
+    parser.add_argument(
+        "--last", action="store_true", help="with --run: its last generator, not the best probed"
+    )
     parser.add_argument("--server", default=defaults.server.url, metavar="URL")
     parser.add_argument(
         "--budget", type=float, default=START_BUDGET_S, metavar="S", help="seconds to retry for"
@@ -58,6 +61,8 @@ def main(args: argparse.Namespace) -> int:
     """Measure, store, and print the table."""
     if args.surrogate and args.run is None:
         raise EvaluationError("--surrogate needs the run that trained one; add --run RUN")
+    if args.last and args.run is None:
+        raise EvaluationError("--last needs the run whose last generator is meant; add --run RUN")
     config, console = _config(args), Console()
     settings = Settings(
         images_per_tag=args.images_per_tag,
@@ -73,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
             *([SURROGATE] if args.surrogate else []),
         ),
         settings=settings,
-        trained=trained_lora(args.run) if args.run else None,
+        trained=trained_lora(args.run, last=args.last) if args.run else None,
         surrogate=surrogate_lora(args.run) if args.surrogate else None,
         prompts=read_prompts(args.prompts) if args.prompts else embedded_prompts(),
     )
