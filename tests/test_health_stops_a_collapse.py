@@ -228,6 +228,22 @@ def test_a_checkpoint_is_good_only_after_a_probe_that_is_not_low(
     assert (folder / "best").is_dir()
 
 
+def test_a_generator_that_may_be_collapsing_is_not_kept_as_the_best(
+    model: Path, tmp_path: Path
+) -> None:
+    def steady(prompt: str, pixels: Pixels) -> float | None:
+        return 0.5 if prompt == "a probe" else brightness(prompt, pixels)
+
+    (tmp_path / "probe.jsonl").write_text('{"prompt": "a probe"}\n')
+    heldout = f'heldout.prompts=[{{file="{tmp_path / "probe.jsonl"}", reward="brightness"}}]'
+    sick = (*NO_CHANGE, "health.stop=never")
+    config = config_for(model, tmp_path, *sick, heldout, "heldout.every=1", "heldout.count=1")
+    with FunctionServer(steady).client() as client:
+        folder = train(config, source=client, console=Console(file=io.StringIO()))
+    best, last = trained_lora(folder), trained_lora(folder, last=True)
+    assert not all(torch.equal(best.tensors[name], last.tensors[name]) for name in last.tensors)
+
+
 def test_a_reward_that_rises_alone_stops_the_run(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "test"
 

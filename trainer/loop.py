@@ -94,10 +94,14 @@ def _probe(run: Run, metrics: Metrics) -> None:
 
 
 def _take_in(run: Run, probe: Probe) -> Metrics:
-    """Logs a probe; the newest generator that is as good as the best leaves its LoRA in `best`."""
+    """Logs a probe; the newest generator that is as good as the best leaves its LoRA in `best`.
+
+    Not while a collapse is suspected: the average over its weights hides that for a while.
+    """
     run.log.images("heldout", probe.pixels, 8, probe.iteration)
     run.judge(probe)
-    if probe.as_good_as(run.best_score):
+    trusted = run.guard.healthy or run.best_score is None
+    if trusted and probe.as_good_as(run.best_score):
         write_lora(run.folder / BEST, probe.lora)
     if math.isfinite(probe.score):
         run.best_score = max(probe.score, run.best_score or 0.0)
