@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,17 +166,18 @@ def test_a_graph_built_before_a_switch_keeps_its_weights(folder: Path) -> None:
     torch.testing.assert_close([p.grad for p in networks.parameters("generator")], expected)
 
 
-def test_switching_roles_takes_well_under_a_millisecond(folder: Path) -> None:
-    state = all_roles(folder, "compute.fold_adapters=never")
-    networks = state.networks
-    best = float("inf")
-    for _ in range(20):
-        start = time.perf_counter()
-        for role in ROLES:
-            with networks.acting_as(role):
-                pass
-        best = min(best, (time.perf_counter() - start) / len(ROLES))
-    assert best < 1e-3
+def test_switching_roles_moves_no_weights(folder: Path) -> None:
+    networks = all_roles(folder, "compute.fold_adapters=never").networks
+
+    def places() -> list[int]:
+        return [p.data_ptr() for role in ROLES for p in networks.parameters(role)]
+
+    before = places()
+    assert len(set(before)) == len(before)
+    for role in ROLES:
+        with networks.acting_as(role):
+            assert places() == before
+    assert places() == before
 
 
 def test_an_average_moves_by_its_decay(folder: Path) -> None:
