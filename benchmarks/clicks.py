@@ -26,6 +26,7 @@ from PIL import Image
 from reward_server.agreement import wilson
 from reward_server.preferences import DEFAULT, PREFERENCES, Preference
 from tests.labeling_setup import ROOT, Server
+from trainer.config import load_config
 from trainer.evaluate import Policy, Settings, batches, generate
 from trainer.evaluation import START, TRAINED
 from trainer.evaluation_set import TEXT, embedded_prompts, images
@@ -44,8 +45,10 @@ def click_and_train(
     folder: Path, server: Server, taste: str, clicks: int, overrides: Sequence[str]
 ) -> None:
     """A run in ``folder``/runs that ends when so many pictures were asked about."""
+    groups = load_config(CONFIG, list(overrides)).groups
+    iterations = clicks // (groups.size * groups.per_step)
     values = [f"run.folder={folder / 'runs'}", f"run.name={RUN}", f"server.url={server.url}"]
-    values += ["run.time_budget_minutes=600", f"run.iterations={clicks // 24}", *overrides]
+    values += ["run.time_budget_minutes=600", f"run.iterations={iterations}", *overrides]
     simulate = ["simulate", "--url", server.url, *PEOPLE, "--preference", taste]
     train = ["train", "--config", str(CONFIG)]
     train += [word for value in values for word in ("--set", value)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reward_server.queue import (
+    LIVE,
     Decision,
     ItemKind,
     LeaseState,
@@ -24,8 +25,6 @@ from shared.schema import ItemStatus, Label
 from shared.schema_labels import SubmitResult, SubmitRow
 
 Outcome = Literal["counted", "replayed", "extra", "refused"]
-
-LIVE = frozenset({"leased", "done", "skipped"})
 
 
 @dataclass

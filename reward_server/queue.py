@@ -25,6 +25,8 @@ Kind = Literal["machine", "human"]
 ItemKind = Literal["machine", "human", "gold"]
 """Who answers: a scorer, people, or nobody: a gold's answer is known, and people are checked."""
 LeaseState = Literal["leased", "done", "skipped", "expired", "revoked", "extra"]
+LIVE: Final[frozenset[LeaseState]] = frozenset({"leased", "done", "skipped"})
+"""States in which a person has an item: nobody gets it a second time."""
 
 JOB_MOVES: Final[Mapping[JobStatus, frozenset[JobStatus]]] = {
     "queued": frozenset({"running", *TERMINAL}),

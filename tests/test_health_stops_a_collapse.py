@@ -147,6 +147,12 @@ def config_for(model: Path, tmp_path: Path, *overrides: str) -> Config:
     return load_config(None, [*base, *run, *size, *now, "health.stop=always", *overrides])
 
 
+def probed(tmp_path: Path) -> str:
+    """Overrides the held-out prompts: one, "a probe"."""
+    (tmp_path / "probe.jsonl").write_text('{"prompt": "a probe"}\n')
+    return f'heldout.prompts=[{{file="{tmp_path / "probe.jsonl"}", reward="brightness"}}]'
+
+
 # Hardly any change is allowed, so that the third update is the first sick one.
 STRICT = ("health.baseline=2", "health.patience=2", "health.smoothing=0")
 NO_CHANGE = (*STRICT, "health.contrast_factor=1.0000001")
@@ -185,8 +191,7 @@ def test_before_the_first_probe_the_images_alone_say_what_is_good(
     model: Path, tmp_path: Path
 ) -> None:
     server = FunctionServer(brightness)
-    (tmp_path / "probe.jsonl").write_text('{"prompt": "a probe"}\n')
-    heldout = f'heldout.prompts=[{{file="{tmp_path / "probe.jsonl"}", reward="brightness"}}]'
+    heldout = probed(tmp_path)
     config = config_for(model, tmp_path, *NO_CHANGE, heldout, "heldout.every=1000")
     with (
         server.client() as client,
@@ -210,8 +215,7 @@ def test_a_checkpoint_is_good_only_after_a_probe_that_is_not_low(
             return 0.9 if len(well()) < 2 else 0.1
         return brightness(prompt, pixels)
 
-    (tmp_path / "probe.jsonl").write_text('{"prompt": "a probe"}\n')
-    heldout = f'heldout.prompts=[{{file="{tmp_path / "probe.jsonl"}", reward="brightness"}}]'
+    heldout = probed(tmp_path)
     config = config_for(
         model, tmp_path, heldout, "heldout.every=2", "heldout.count=1", "run.iterations=40"
     )
@@ -234,8 +238,7 @@ def test_a_generator_that_may_be_collapsing_is_not_kept_as_the_best(
     def steady(prompt: str, pixels: Pixels) -> float | None:
         return 0.5 if prompt == "a probe" else brightness(prompt, pixels)
 
-    (tmp_path / "probe.jsonl").write_text('{"prompt": "a probe"}\n')
-    heldout = f'heldout.prompts=[{{file="{tmp_path / "probe.jsonl"}", reward="brightness"}}]'
+    heldout = probed(tmp_path)
     sick = (*NO_CHANGE, "health.stop=never")
     config = config_for(model, tmp_path, *sick, heldout, "heldout.every=1", "heldout.count=1")
     with FunctionServer(steady).client() as client:
@@ -253,8 +256,7 @@ def test_a_reward_that_rises_alone_stops_the_run(model: Path, tmp_path: Path) ->
         probes = [r for r in read_metrics(folder) if "heldout/score" in r]
         return 0.5 if len(probes) < 2 else 0.9
 
-    (tmp_path / "probe.jsonl").write_text('{"prompt": "a probe"}\n')
-    heldout = f'heldout.prompts=[{{file="{tmp_path / "probe.jsonl"}", reward="brightness"}}]'
+    heldout = probed(tmp_path)
     config = config_for(
         model,
         tmp_path,

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select, update
 
+from reward_server.queue import LIVE
 from reward_server.store.leases import grant
 from reward_server.store.locks import lock_items, lock_name
 from reward_server.store.settling import start
@@ -146,7 +147,7 @@ def _unseen(connection: Connection, worker: str, jobs: Sequence[str], now: float
     had = select(assignment.c.item_id).where(
         assignment.c.worker == worker,
         assignment.c.item_id.in_([row.id for row in rows]),
-        assignment.c.state.in_(("leased", "done", "skipped")),
+        assignment.c.state.in_(LIVE),
     )
     seen = set(connection.execute(had).scalars())
     place = {job_id: number for number, job_id in enumerate(jobs)}
@@ -155,14 +156,16 @@ def _unseen(connection: Connection, worker: str, jobs: Sequence[str], now: float
 
 
 def _open(now: float) -> ColumnElement[bool]:
-    waiting = (item.c.status == "pending") & (item.c.kind == "human")
-    return waiting & (item.c.done + item.c.leased < item.c.need) & (item.c.deadline_at > now)
+    return _free() & (item.c.kind == "human") & (item.c.deadline_at > now)
+
+
+def _free() -> ColumnElement[bool]:
+    return (item.c.status == "pending") & (item.c.done + item.c.leased < item.c.need)
 
 
 def _hold(connection: Connection, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
     """Those of ``rows`` that nobody else holds, or has filled since they were read."""
-    free = (item.c.status == "pending") & (item.c.done + item.c.leased < item.c.need)
-    query = select(item.c.id).where(item.c.id.in_([row.id for row in rows]), free)
+    query = select(item.c.id).where(item.c.id.in_([row.id for row in rows]), _free())
     held = set(
         connection.execute(query.with_for_update(key_share=True, skip_locked=True)).scalars()
     )

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, select, update
 
-from reward_server.queue import Blob, NewItem, NewJob
+from reward_server.queue import LIVE, Blob, NewItem, NewJob
 from reward_server.standing import WINDOW, Record
 from reward_server.store.jobs import add_blobs, item_row, job_row
 from reward_server.store.leases import grant
@@ -104,7 +104,7 @@ def _unseen(worker: str) -> ColumnElement[bool]:
     seen = exists().where(
         assignment.c.item_id == item.c.id,
         assignment.c.worker == worker,
-        assignment.c.state.in_(("leased", "done", "skipped")),
+        assignment.c.state.in_(LIVE),
     )
     return _IN_USE & ~seen
 

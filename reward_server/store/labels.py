@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, select, update
 
-from reward_server.ballot import LIVE, Ballot, Lease, Voted
-from reward_server.queue import Tally
+from reward_server.ballot import Ballot, Lease, Voted
+from reward_server.queue import LIVE, Tally
 from reward_server.store.claims import HumanLease, human_leases
 from reward_server.store.leases import grant
 from reward_server.store.locks import lock_items, lock_jobs, lock_name

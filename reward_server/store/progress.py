@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, distinct, func, select
 
+from reward_server.queue import LIVE
 from reward_server.store import outbox
 from reward_server.store.tables import assignment, item, job, traffic
 from shared.schema import Json
@@ -25,7 +26,7 @@ _CLICKED = assignment.c.kind.in_(("human", "gold")) & assignment.c.state.in_(("d
 def queue_view(connection: Connection, worker: str, now: float) -> QueueView:
     """What is left for one annotator."""
     mine = assignment.alias("mine")
-    live = mine.c.state.in_(("leased", "done", "skipped"))
+    live = mine.c.state.in_(LIVE)
     theirs = item.outerjoin(mine, (mine.c.item_id == item.c.id) & (mine.c.worker == worker) & live)
     alive = _HUMAN_WAITING & (item.c.deadline_at > now)
     unseen = mine.c.id.is_(None)
