@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
@@ -56,10 +56,19 @@ class Engines:
             pipe.send(("rate", seconds))
         return float(sum(pipe.recv() for pipe in self._pipes))
 
-    def seconds(self, repeats: int) -> list[float]:
-        """Median seconds for each picture, in a process that has the machine to itself."""
-        self._pipes[0].send(("seconds", repeats))
-        return list(self._pipes[0].recv())
+    def seconds(self, per_s: float, repeats: int) -> list[float]:
+        """Median seconds for each picture while ``per_s`` arrive at an even pace.
+
+        The processes take turns, so that caches and cores are as busy as under a server's load.
+        """
+        began = time.perf_counter() + 0.1
+        for number, pipe in enumerate(self._pipes):
+            pace = (began + number / per_s, len(self._pipes) / per_s)
+            pipe.send(("seconds", (*pace, number, len(self._pipes), repeats)))
+        found: dict[int, float] = {}
+        for pipe in self._pipes:
+            found |= pipe.recv()
+        return [found[index] for index in sorted(found)]
 
 
 def _serve(pipe: Connection, files: list[bytes], words: list[str]) -> None:
@@ -86,13 +95,25 @@ def _serve(pipe: Connection, files: list[bytes], words: list[str]) -> None:
                 done += GROUP
             pipe.send(done / (time.perf_counter() - began))
         else:
-            pipe.send([_median(partial(score, index), amount) for index in range(len(files))])
+            pipe.send(_paced(score, len(files), *amount))
 
 
-def _median(work: Callable[[], None], repeats: int) -> float:
-    times = []
+def _paced(
+    score: Callable[[int], None],
+    files: int,
+    due: float,
+    pause: float,
+    first: int,
+    step: int,
+    repeats: int,
+) -> dict[int, float]:
+    """Median seconds for every ``step``-th picture, one every ``pause`` seconds from ``due`` on."""
+    times: defaultdict[int, list[float]] = defaultdict(list)
     for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        for index in range(first, files, step):
+            time.sleep(max(0.0, due - time.perf_counter()))
+            began = time.perf_counter()
+            score(index)
+            times[index].append(time.perf_counter() - began)
+            due += pause
+    return {index: statistics.median(each) for index, each in times.items()}

@@ -118,7 +118,7 @@ class _Patient:
 
 def _score(store: _Patient, worker: str, batch: int) -> int:
     """What a scorer process does around its scoring; how many items it were."""
-    found = store.write(leases.claim_machine, worker, ["ocr"], batch, time.time(), LEASE_S)
+    found, _ = store.write(leases.claim_machine, worker, ["ocr"], batch, time.time(), LEASE_S)
     outcomes = [(lease, Scored(1.0, {"text": "bus", "distance": 0})) for lease in found]
     if outcomes:
         store.write(leases.finish_machine, outcomes, time.time())

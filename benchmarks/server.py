@@ -85,7 +85,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=6, help="groups of 24 in flight")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=20.0, help="each load of a round")
-    parser.add_argument("--requests", type=int, default=400, help="for the latency at half load")
+    parser.add_argument("--requests", type=int, default=400, help="for each latency")
     parser.add_argument("--processes", type=int, default=4, help="on the queue")
     parser.add_argument("--queue-items", type=int, default=9600, help="each; default: %(default)s")
     parser.add_argument("--http-only", action="store_true")
@@ -117,16 +117,23 @@ def _http(args: argparse.Namespace, folder: Path, raw: dict[str, Any]) -> list[R
                 health[name] += looks
             last = {name: round(values[-1], 1) for name, values in rates.items()}
             print(f"round {number + 1} of {args.repeats}, items a second: {last}", flush=True)
-        half = statistics.median(rates["engine"]) / 2
-        alone = engines.seconds(5)
-        answers = http_speed.latencies(server.url, files, said, half, args.requests)
-    added = [1000 * (seconds - alone[index]) for index, seconds in answers]
-    raw.update({"rates": rates, "added_ms": added, "engine_s": alone, "health_s": health})
-    return _http_rows(rates, added, health)
+        single = http_speed.our_server(server.url, files, said, size=1)
+        singly = http_speed.rate(single, 4 * args.scorers, args.seconds)
+        loads = {"half": singly / 2, "half the engines'": statistics.median(rates["engine"]) / 2}
+        added: dict[str, list[float]] = {}
+        for load, per_s in loads.items():
+            alone = engines.seconds(per_s, 5)
+            answers = http_speed.latencies(server.url, files, said, per_s, args.requests)
+            added[load] = [1000 * (seconds - alone[index]) for index, seconds in answers]
+    raw.update({"rates": rates, "singly": singly, "added_ms": added, "health_s": health})
+    return _http_rows(rates, singly, added, health)
 
 
 def _http_rows(
-    rates: dict[str, list[float]], added: list[float], health: dict[str, list[float]]
+    rates: dict[str, list[float]],
+    singly: float,
+    added: dict[str, list[float]],
+    health: dict[str, list[float]],
 ) -> list[Row]:
     middle = {name: statistics.median(values) for name, values in rates.items()}
     ratios = [ours / engine for ours, engine in zip(rates["server"], rates["engine"], strict=True)]
@@ -137,8 +144,11 @@ def _http_rows(
         Row("OCR, peer (one process, scores in its handler)", middle["peer"], "items/s"),
         Row("server / engines", statistics.median(ratios), "", at_least=0.90),
         Row("server / peer", statistics.median(against), ""),
-        Row("added latency at half load, p50", _quantile(added, 0.50), "ms", at_most=10),
-        Row("added latency at half load, p99", _quantile(added, 0.99), "ms", at_most=50),
+        Row("OCR, this server, one image a request", singly, "items/s"),
+        Row("added latency at half of that, p50", _quantile(added["half"], 0.5), "ms", at_most=10),
+        Row("added latency at half of that, p99", _quantile(added["half"], 0.99), "ms", at_most=50),
+        Row("at half the engines' rate, p50", _quantile(added["half the engines'"], 0.5), "ms"),
+        Row("at half the engines' rate, p99", _quantile(added["half the engines'"], 0.99), "ms"),
         Row("/healthz under full load, p99", _quantile_ms(health["server"]), "ms", at_most=20),
         Row("/healthz of the peer under full load, p99", _quantile_ms(health["peer"]), "ms"),
     ]

@@ -30,8 +30,8 @@ class Master(Protocol):
         """Whether to go on."""
         ...
 
-    def idle(self, seconds: float) -> None:
-        """Wait for work; returns early when there may be some, or when no longer wanted."""
+    def idle(self, seconds: float) -> bool:
+        """Wait for work, or until no longer wanted; whether somebody said that there is some."""
         ...
 
     def report(self, event: str, **facts: Any) -> None:
@@ -43,7 +43,7 @@ class Server:
     """A server in the process above.
 
     It writes the settings to our stdin (a command line shows passwords to everybody), then a byte
-    whenever there is work, and closes it when we should end; reports are JSON lines on our stdout.
+    when there is work for us, and closes it when we should end; reports are JSON lines on stdout.
     """
 
     def __init__(self) -> None:
@@ -62,9 +62,9 @@ class Server:
                 return False
         return True
 
-    def idle(self, seconds: float) -> None:
+    def idle(self, seconds: float) -> bool:
         """Wait for a byte."""
-        select.select([0], [], [], seconds)
+        return bool(select.select([0], [], [], seconds)[0])
 
     def report(self, event: str, **facts: Any) -> None:
         """One JSON line."""
@@ -94,9 +94,10 @@ class Nobody:
             self._heartbeat.touch()
         return not self._told.is_set()
 
-    def idle(self, seconds: float) -> None:
-        """Wait, but no longer than until told to stop."""
+    def idle(self, seconds: float) -> bool:
+        """Wait, but no longer than until told to stop; nobody says that there is work."""
         self._told.wait(seconds)
+        return False
 
     def report(self, event: str, **facts: Any) -> None:
         """One log line."""

@@ -56,6 +56,8 @@ class ScorerPool:
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._busy_until: dict[int, float] = {}
         self._ready: set[int] = set()
+        self._idle: list[int] = []  # the last one's caches are the warmest
+        self._missed = False  # nobody was idle when there was work
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -90,10 +92,16 @@ class ScorerPool:
                 await process.wait()
 
     def wake(self) -> None:
-        """Tell every process that there is work."""
-        for process in self._processes.values():
-            if process.stdin is not None and not process.stdin.is_closing():
-                process.stdin.write(b".")
+        """Tell a process of new work, now or once one is idle; it says if there is more of it."""
+        if self._idle:
+            self._tell(self._idle.pop())
+        else:
+            self._missed = True
+
+    def _tell(self, slot: int) -> None:
+        stdin = self._processes[slot].stdin
+        if stdin is not None and not stdin.is_closing():
+            stdin.write(b".")
 
     def kill_hung(self, now: float) -> None:
         """Kill processes that hold a batch longer than its lease."""
@@ -113,11 +121,24 @@ class ScorerPool:
             code = await process.wait()
             self._ready.discard(slot)
             self._busy_until.pop(slot, None)
+            self._forget_idle(slot)
             log.warning("scorer_died", pid=process.pid, code=code, restart_s=pause)
             await self._on_death(worker_name(process.pid))
             await asyncio.sleep(pause)
             stable = time.monotonic() - began > STABLE_S
             pause = FIRST_RESTART_S if stable else min(2 * pause, LONGEST_RESTART_S)
+
+    def _rest(self, slot: int) -> None:
+        """A process found nothing to do: it looks again if there was work in the meantime."""
+        if self._missed:
+            self._missed = False
+            self._tell(slot)
+        elif slot not in self._idle:
+            self._idle.append(slot)
+
+    def _forget_idle(self, slot: int) -> None:
+        if slot in self._idle:
+            self._idle.remove(slot)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         command = [sys.executable, "-m", "reward_server", "scorer", "--attached"]
@@ -139,8 +160,13 @@ class ScorerPool:
             if message["event"] == "ready":
                 self._ready.add(slot)
                 log.info("scorer_ready", pid=process.pid, rewards=message["rewards"])
+            elif message["event"] == "idle":
+                self._rest(slot)
             elif message["event"] == "claimed":
                 self._busy_until[slot] = time.monotonic() + message["lease_s"]
+                self._forget_idle(slot)
+                if message["more"]:
+                    self.wake()
             elif message["event"] == "scored":
                 self._busy_until.pop(slot, None)
                 self._on_scored(message["jobs"], message["reward"], message["items"])

@@ -88,13 +88,22 @@ def run(settings: Settings, master: Master) -> int:
     master.report("ready", rewards=sorted(scorers))
     name = worker_name(os.getpid())
     seconds_each = 10.0
+    share = max(settings.scorer_processes, 1)
+    pause_s = IDLE_S if settings.reward_latency == 0 else 0.02
+    likely = True  # that there is work: to look first would only take time
+    resting = False  # and said so
     while master.wanted():
         lease_s = max(lease_seconds(seconds_each, MAX_BATCH), LEASE_S)
-        batch = _patiently(master, partial(_claim, store, name, sorted(scorers), lease_s))
+        claim = partial(_claim, store, name, sorted(scorers), lease_s, share, look=not likely)
+        batch, more = _patiently(master, claim) or ([], False)
         if not batch:
-            master.idle(IDLE_S if settings.reward_latency == 0 else 0.02)
+            if not resting:
+                master.report("idle")
+            likely = master.idle(pause_s)
+            resting = not likely
             continue
-        master.report("claimed", lease_s=lease_s)
+        likely, resting = more, False
+        master.report("claimed", lease_s=lease_s, more=more)
         began = time.monotonic()
         outcomes = score(scorers[batch[0].reward], batch, blobs)
         finish = partial(store.write, leases.finish_machine, outcomes, time.time())
@@ -117,10 +126,13 @@ def _patiently(master: Master, work: Callable[[], T]) -> T | None:
         master.idle(AWAY_S)
 
 
-def _claim(store: Store, name: str, rewards: list[str], lease_s: float) -> list[MachineLease]:
-    if not store.read(leases.machine_work, time.time()):
-        return []
-    return store.write(leases.claim_machine, name, rewards, MAX_BATCH, time.time(), lease_s)
+def _claim(
+    store: Store, name: str, rewards: list[str], lease_s: float, share: int, *, look: bool
+) -> tuple[list[MachineLease], bool]:
+    if look and not store.read(leases.machine_work, time.time()):
+        return [], False
+    now = time.time()
+    return store.write(leases.claim_machine, name, rewards, MAX_BATCH, now, lease_s, share)
 
 
 def score(

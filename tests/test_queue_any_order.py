@@ -52,7 +52,10 @@ class Queue(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
+        # Not every draw of rules claims and submits; what follows always meets a label.
         self.ask(2, 2, None)
+        self.claim("anna", 1)
+        self.submit(0, "like", 1)
 
     @rule(n=st.integers(1, 3), votes=st.integers(1, 3), deadline=st.sampled_from([None, 20.0]))
     def ask(self, n: int, votes: int, deadline: float | None) -> None:

@@ -24,7 +24,7 @@ def ask(store: Store, n: int, reward: str = "ocr", job_id: str = "job", **fields
 
 
 def claim(store: Store, worker: str = "w", now: float = 1000.0) -> list[MachineLease]:
-    return store.write(leases.claim_machine, worker, ["ocr", "counting"], 32, now, 30.0)
+    return store.write(leases.claim_machine, worker, ["ocr", "counting"], 32, now, 30.0)[0]
 
 
 def statuses(store: Store, job_id: str = "job") -> list[str]:
@@ -43,6 +43,17 @@ def test_priority_then_deadline_decides_the_order(store: Store) -> None:
     ask(store, 1, job_id="soon", deadline_s=60.0)
     ask(store, 1, job_id="urgent", priority=5)
     assert [lease.job for lease in claim(store)] == ["urgent", "soon", "late"]
+
+
+def test_processes_that_stand_by_get_their_share_of_a_short_queue(store: Store) -> None:
+    def share(worker: str) -> tuple[int, bool]:
+        found = store.write(leases.claim_machine, worker, ["ocr"], 8, 1000.0, 30.0, 2)
+        return len(found[0]), found[1]
+
+    ask(store, 5)
+    assert [share(name) for name in "abcd"] == [(3, True), (1, True), (1, False), (0, False)]
+    ask(store, 30, job_id="a long one")
+    assert [share(name) for name in "ab"] == [(8, True), (8, True)]
 
 
 def test_outcomes_are_recorded_with_their_facts(store: Store) -> None:

@@ -63,7 +63,7 @@ def machine(name: str, *, dies: bool = False) -> Callable[[Store], int]:
     def work(store: Store) -> int:
         scored, idle, dropped = 0, 0, not dies
         while idle < 60:
-            batch = store.write(leases.claim_machine, name, ["ocr"], 4, 1000.0, 30.0)
+            batch, _ = store.write(leases.claim_machine, name, ["ocr"], 4, 1000.0, 30.0)
             idle = 0 if batch else idle + 1
             if batch and not dropped:
                 dropped = True

@@ -15,12 +15,11 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from reward_server.api.intake import Intake, check_fields, choose_reward
-from reward_server.api.jobs import view, wait_until_over
+from reward_server.api.jobs import view, view_when_over
 from reward_server.api.ops import readyz
 from reward_server.api.problems import ApiError, invalid
 from reward_server.api.score import accept
-from reward_server.api.security import Caller, Rated, Requester, Services
-from reward_server.rates import Rate
+from reward_server.api.security import Caller, Requester, Sender, Services
 from reward_server.service import Reward, Service
 from shared.adapters import TARGETS, no_target
 from shared.schema import ImageRef, Job, Json, ScoreItem, ScoreRequest
@@ -43,14 +42,13 @@ async def compute(
     ask: ComputeRequest,
     request: Request,
     service: Services,
-    caller: Requester,
-    rate: Rated,
+    caller: Sender,
 ) -> ComputeResult:
     """Score a batch; ``error`` if any image has no reward, 503 to ask again if it takes longer."""
     chosen = choose_reward(service, reward, None)
     intake = Intake(_score_request(chosen, ask), {}, request.state.body_bytes)
     check_fields(chosen, intake.request)
-    job = await _answered(service, chosen, intake, caller, rate, request)
+    job = await _answered(service, chosen, intake, caller, request)
     return ComputeResult(rewards=job.rewards, error=_error(job), job=job.id)
 
 
@@ -81,7 +79,6 @@ async def _answered(
     reward: Reward,
     intake: Intake,
     caller: Caller,
-    rate: Rate | None,
     request: Request,
 ) -> Job:
     """The batch's job when it is over.
@@ -91,12 +88,11 @@ async def _answered(
     """
     # People are known to be asked the same by the request itself.
     key = None if reward.kind == "human" else _key(reward, intake.request)
-    job_id, replayed = await accept(service, reward, intake, caller, rate, key)
+    job_id, replayed = await accept(service, reward, intake, caller, key)
     if key and replayed and (await view(service, job_id, request)).terminal:
         # No retry, but the same batch anew.
-        job_id, _ = await accept(service, reward, intake, caller, rate, None)
-    await wait_until_over(service, job_id, service.settings.machine_wait_s)
-    job = await view(service, job_id, request)
+        job_id, _ = await accept(service, reward, intake, caller, None)
+    job = await view_when_over(service, job_id, service.settings.machine_wait_s, request)
     if not job.terminal:
         text = f"job {job_id} is not over yet; the same request again goes on waiting for it"
         raise ApiError(503, text, retry_after=1)

@@ -51,7 +51,10 @@ async def _no_job(service: Service, job_id: str) -> ApiError:
 
 async def views(service: Service, ids: list[str], request: Request) -> list[Job]:
     """Jobs for the wire, in order; unknown ids are left out."""
-    records = await service.read(jobs.load, ids)
+    return await _views(service, await service.read(jobs.load, ids), request)
+
+
+async def _views(service: Service, records: list[Record], request: Request) -> list[Job]:
     depth: dict[str, int] = {}
     for record in records:
         kind = record.job.kind
@@ -65,25 +68,24 @@ def _view(service: Service, record: Record, depth: int, request: Request) -> Job
     return job_view(record, label_url=str(request.base_url), eta_s=eta_s)
 
 
-async def wait_until_over(
-    service: Service, job_id: str, seconds: float, rev: int | None = None
-) -> None:
-    """Return when the job is terminal or its revision differs from ``rev``, or after ``seconds``.
+async def view_when_over(
+    service: Service, job_id: str, seconds: float, request: Request, rev: int | None = None
+) -> Job:
+    """``view`` once the job is over or its revision differs from ``rev``, or after ``seconds``.
 
     Raises:
         ApiError: 404, there is no such job; 410, its results were purged.
     """
     until = service.clock() + min(seconds, MAX_WAIT_S)
     with service.hub.listen([job_id]) as bell:
-        while True:
-            head = (await service.read(jobs.heads, [job_id])).get(job_id)
-            if head is None:
+        while (left := until - service.clock()) > 0 and not service.hub.closing:
+            news = await service.read(jobs.load_news, job_id, rev)
+            if news is None:
                 raise await _no_job(service, job_id)
-            now_rev, over = head
-            left = until - service.clock()
-            if over or (rev is not None and now_rev != rev) or left <= 0 or service.hub.closing:
-                return
+            if news.items:
+                return (await _views(service, [news], request))[0]
             await wait_for(bell, left)
+    return await view(service, job_id, request)
 
 
 @router.get("/jobs/{job_id}", response_model=Job)
@@ -96,9 +98,7 @@ async def get_job(
     rev: int | None = None,
 ) -> Job:
     """A job's state; with ``wait``, once it is over or its revision is no longer ``rev``."""
-    if wait > 0:
-        await wait_until_over(service, job_id, wait, rev)
-    return await view(service, job_id, request)
+    return await view_when_over(service, job_id, wait, request, rev)
 
 
 @router.get("/jobs", response_model=JobList)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from reward_server import __version__
 from reward_server.api.intake import store_image
 from reward_server.api.problems import ApiError
-from reward_server.api.security import Rated, Requester, Services, Viewer
+from reward_server.api.security import Requester, Sender, Services, Viewer
 from reward_server.metrics import CONTENT_TYPE
 from reward_server.queue import Blob
 from reward_server.rates import Rate
@@ -106,9 +106,7 @@ def _limits(service: Service) -> Limits:
     responses={200: {"model": StoredImage, "description": "It was there already."}},
     openapi_extra={"requestBody": {"required": True, "content": FILES}},
 )
-async def put_image(
-    sha256: Hash, request: Request, service: Services, caller: Requester, rate: Rated
-) -> Response:
+async def put_image(sha256: Hash, request: Request, service: Services, caller: Sender) -> Response:
     """Store an image file under its hash; 200 if it was there already."""
     data = await request.body()
     if sha256_hex(data) != sha256:
@@ -120,7 +118,7 @@ async def put_image(
     except ImageError as error:
         status = 413 if error.code == "image_too_large" else 415
         raise ApiError(status, str(error)) from None
-    await service.write(_keep, image, rate, service.clock())
+    await service.write(_keep, image, caller.rate, service.clock())
     receipt = StoredImage(
         sha256=image.sha256,
         mime=image.mime,

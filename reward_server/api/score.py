@@ -8,10 +8,9 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 
 from reward_server.api.intake import Intake, check_fields, choose_reward, new_job, parse
-from reward_server.api.jobs import view, wait_until_over
+from reward_server.api.jobs import view_when_over
 from reward_server.api.problems import ApiError
-from reward_server.api.security import Caller, Rated, Requester, Services
-from reward_server.rates import Rate
+from reward_server.api.security import Caller, Sender, Services
 from reward_server.service import Reward, Service
 from reward_server.store import jobs
 from shared.schema import MAX_WAIT_S, Job
@@ -71,13 +70,12 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 async def score(
     request: Request,
     service: Services,
-    caller: Requester,
-    rate: Rated,
+    caller: Sender,
     prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Score images by the reward named in the body."""
-    return await _score(request, service, caller, rate, None, prefer, idempotency_key)
+    return await _score(request, service, caller, None, prefer, idempotency_key)
 
 
 @router.post("/score/{reward}", response_model=Job, responses=ANSWERS, openapi_extra=BODY)
@@ -85,20 +83,18 @@ async def score_by(
     reward: str,
     request: Request,
     service: Services,
-    caller: Requester,
-    rate: Rated,
+    caller: Sender,
     prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Score images by the reward named in the path."""
-    return await _score(request, service, caller, rate, reward, prefer, idempotency_key)
+    return await _score(request, service, caller, reward, prefer, idempotency_key)
 
 
 async def _score(
     request: Request,
     service: Service,
     caller: Caller,
-    rate: Rate | None,
     path: str | None,
     prefer: str | None,
     key: str | None,
@@ -108,11 +104,9 @@ async def _score(
     intake = await parse(request)
     reward = choose_reward(service, path, intake.request.reward)
     check_fields(reward, intake.request)
-    job_id, replayed = await accept(service, reward, intake, caller, rate, key)
+    job_id, replayed = await accept(service, reward, intake, caller, key)
     hold = _hold(prefer, service.settings.machine_wait_s if reward.kind == "machine" else 0.0)
-    if hold > 0:
-        await wait_until_over(service, job_id, hold)
-    job = await view(service, job_id, request)
+    job = await view_when_over(service, job_id, hold, request)
     headers = {"Location": f"/jobs/{job_id}"}
     if replayed:
         headers["Idempotency-Replayed"] = "true"
@@ -129,7 +123,6 @@ async def accept(
     reward: Reward,
     intake: Intake,
     caller: Caller,
-    rate: Rate | None,
     key: str | None,
 ) -> tuple[str, bool]:
     """Accept a checked request; returns its job's id, and whether an equal one had made it before.
@@ -142,7 +135,7 @@ async def accept(
     settings = service.settings
     limit = settings.max_pending_human if reward.kind == "human" else settings.max_pending_machine
     try:
-        accepted = await service.write(jobs.accept, new, service.clock(), limit, rate)
+        accepted = await service.write(jobs.accept, new, service.clock(), limit, caller.rate)
     except jobs.QueueFull as full:
         eta = service.pace.eta_s(reward.name, len(new.items), service.clock())
         pause = int(min(max(eta or 1.0, 1.0), 60.0))

@@ -29,13 +29,14 @@ LOCAL_HOSTS: Final = {"127.0.0.1", "localhost", "::1"}
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: the name of a key or annotator."""
+    """Who asks: the name of a key or annotator, and what it may send, if that is limited."""
 
     name: str
+    rate: Rate | None = None
 
 
-def service(request: Request) -> Service:
-    """The service behind this app."""
+async def service(request: Request) -> Service:
+    """The service behind this app; a coroutine, since FastAPI sends plain functions to a thread."""
     found: Service = request.app.state.service
     return found
 
@@ -265,24 +266,23 @@ def _set_cookie(request: Request, response: Response, secret: str, lasts_s: floa
     )
 
 
-Requester = Annotated[Caller, Depends(requester)]
-
-
-async def rated(service: Services, caller: Requester) -> Rate | None:
-    """What the caller may send, if that is limited; looked at before a body is read.
+async def sender(request: Request, service: Services, key: ByKey) -> Caller:
+    """A requester that sends pictures; its rate is looked at before a body is read.
 
     Raises:
         RateExceeded: nothing more for now.
     """
+    caller = await requester(request, service, key)
     per_minute = service.settings.images_per_minute
     if per_minute is None:
-        return None
+        return caller
     rate = Rate(caller.name, per_minute)
     await service.read(rates.check, rate, service.clock())
-    return rate
+    return Caller(caller.name, rate)
 
 
-Rated = Annotated[Rate | None, Depends(rated)]
+Requester = Annotated[Caller, Depends(requester)]
+Sender = Annotated[Caller, Depends(sender)]
 Administrator = Annotated[Caller, Depends(administrator)]
 Manager = Annotated[Caller, Depends(manager)]
 Overseer = Annotated[Caller, Depends(overseer)]

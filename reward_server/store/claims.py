@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, exists, func, select, update
 
 from reward_server.queue import LIVE
 from reward_server.store.leases import grant
@@ -23,6 +23,54 @@ from shared.schema_labels import LeaseRef
 
 AT_ONCE: Final = 256
 """Items looked at together when somebody asks for the next ones."""
+
+_FREE: Final = (item.c.status == "pending") & (item.c.done + item.c.leased < item.c.need)
+_WAITING: Final = (
+    select(
+        item.c.job_id,
+        func.max(item.c.priority).label("priority"),
+        func.min(item.c.deadline_at).label("deadline_at"),
+        func.count().label("left"),
+    )
+    .where(item.c.status == "pending", item.c.kind == "human")
+    .group_by(item.c.job_id)
+    .subquery()
+)
+_JOBS_IN_ORDER: Final[Select[Any]] = (
+    select(job.c.id, _WAITING.c.left)
+    .join(_WAITING, _WAITING.c.job_id == job.c.id)
+    .order_by(
+        _WAITING.c.priority.desc(),
+        _WAITING.c.deadline_at,
+        (job.c.n_done * 1.0 / job.c.n_items).desc(),
+        job.c.created_at,
+    )
+)
+"""Jobs with items people may still judge; all items of a job have its priority and deadline."""
+_OPEN: Final[Select[Any]] = select(item.c.id, item.c.job_id, item.c.prompt, item.c.shuffle).where(
+    item.c.job_id.in_(bindparam("jobs")),
+    _FREE,
+    item.c.kind == "human",
+    item.c.deadline_at > bindparam("now"),
+)
+_HAD: Final = select(assignment.c.item_id).where(
+    assignment.c.worker == bindparam("worker"),
+    assignment.c.item_id.in_(bindparam("ids")),
+    assignment.c.state.in_(LIVE),
+)
+_HOLD: Final = (
+    select(item.c.id)
+    .where(item.c.id.in_(bindparam("ids")), _FREE)
+    .with_for_update(key_share=True, skip_locked=True)
+)
+_TAKE: Final = update(item).where(item.c.id.in_(bindparam("ids"))).values(leased=item.c.leased + 1)
+_LEASES: Final = (
+    select(assignment, item.c.prompt, item.c.sha256, blob, job.c.instruction)
+    .join(item, item.c.id == assignment.c.item_id)
+    .join(blob, blob.c.sha256 == item.c.sha256)
+    .join(job, job.c.id == item.c.job_id)
+    .where(assignment.c.token.in_(bindparam("tokens")))
+)
 
 
 @dataclass(frozen=True)
@@ -65,8 +113,7 @@ def claim(
     tokens = {row.id: secrets.token_urlsafe(12) for row in rows}
     if tokens:
         grant(connection, tokens, worker, "human", now, lease_s, page)
-        taken = update(item).where(item.c.id.in_(list(tokens)))
-        connection.execute(taken.values(leased=item.c.leased + 1))
+        connection.execute(_TAKE, {"ids": list(tokens)})
         start(connection, {row.job_id for row in rows})
     order = [row.token for row in mine] + list(tokens.values())
     return human_leases(connection, order)
@@ -77,7 +124,7 @@ def _next(
 ) -> list[Row[Any]]:
     """Up to ``n`` items in the order of ``claim``, held until the end of the transaction."""
     taken: list[Row[Any]] = []
-    for jobs in _some_at_once(_jobs_in_order(connection)):
+    for jobs in _some_at_once(connection.execute(_JOBS_IN_ORDER).all()):
         rows = _unseen(connection, worker, jobs, now)
         for alike in _by_prompt(rows) if together else [rows]:
             while alike and len(taken) < n:
@@ -110,65 +157,23 @@ def _by_prompt(rows: Sequence[Row[Any]]) -> list[list[Row[Any]]]:
     return list(found.values())
 
 
-def _jobs_in_order(connection: Connection) -> Sequence[Row[Any]]:
-    """Jobs with items people may still judge; all items of a job have its priority and deadline."""
-    pending = (
-        select(
-            item.c.job_id,
-            func.max(item.c.priority).label("priority"),
-            func.min(item.c.deadline_at).label("deadline_at"),
-            func.count().label("left"),
-        )
-        .where(item.c.status == "pending", item.c.kind == "human")
-        .group_by(item.c.job_id)
-        .subquery()
-    )
-    query: Select[Any] = (
-        select(job.c.id, pending.c.left)
-        .join(pending, pending.c.job_id == job.c.id)
-        .order_by(
-            pending.c.priority.desc(),
-            pending.c.deadline_at,
-            (job.c.n_done * 1.0 / job.c.n_items).desc(),
-            job.c.created_at,
-        )
-    )
-    return connection.execute(query).all()
-
-
 def _unseen(connection: Connection, worker: str, jobs: Sequence[str], now: float) -> list[Row[Any]]:
     """Open items of ``jobs`` that this annotator has not had, job by job, each in random order.
 
     Two questions and not one: a database that knows nothing of its tables yet answers the two
     together by reading all that the annotator ever did, once for every item.
     """
-    query: Select[Any] = select(item.c.id, item.c.job_id, item.c.prompt, item.c.shuffle)
-    rows = connection.execute(query.where(item.c.job_id.in_(jobs), _open(now))).all()
-    had = select(assignment.c.item_id).where(
-        assignment.c.worker == worker,
-        assignment.c.item_id.in_([row.id for row in rows]),
-        assignment.c.state.in_(LIVE),
-    )
-    seen = set(connection.execute(had).scalars())
+    rows = connection.execute(_OPEN, {"jobs": jobs, "now": now}).all()
+    ids = [row.id for row in rows]
+    seen = set(connection.execute(_HAD, {"worker": worker, "ids": ids}).scalars())
     place = {job_id: number for number, job_id in enumerate(jobs)}
     unseen = (row for row in rows if row.id not in seen)
     return sorted(unseen, key=lambda row: (place[row.job_id], row.shuffle, row.id))
 
 
-def _open(now: float) -> ColumnElement[bool]:
-    return _free() & (item.c.kind == "human") & (item.c.deadline_at > now)
-
-
-def _free() -> ColumnElement[bool]:
-    return (item.c.status == "pending") & (item.c.done + item.c.leased < item.c.need)
-
-
 def _hold(connection: Connection, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
     """Those of ``rows`` that nobody else holds, or has filled since they were read."""
-    query = select(item.c.id).where(item.c.id.in_([row.id for row in rows]), _free())
-    held = set(
-        connection.execute(query.with_for_update(key_share=True, skip_locked=True)).scalars()
-    )
+    held = set(connection.execute(_HOLD, {"ids": [row.id for row in rows]}).scalars())
     return [row for row in rows if row.id in held]
 
 
@@ -185,13 +190,6 @@ def _held(connection: Connection, worker: str, n: int, now: float) -> list[Row[A
 
 def human_leases(connection: Connection, tokens: Sequence[str]) -> list[HumanLease]:
     """The leases behind ``tokens``, in that order, with what their holder may know."""
-    query = (
-        select(assignment, item.c.prompt, item.c.sha256, blob, job.c.instruction)
-        .join(item, item.c.id == assignment.c.item_id)
-        .join(blob, blob.c.sha256 == item.c.sha256)
-        .join(job, job.c.id == item.c.job_id)
-        .where(assignment.c.token.in_(tokens))
-    )
     found = {
         row.token: HumanLease(
             row.id,
@@ -203,7 +201,7 @@ def human_leases(connection: Connection, tokens: Sequence[str]) -> list[HumanLea
             row.instruction,
             row.lease_s,
         )
-        for row in connection.execute(query)
+        for row in connection.execute(_LEASES, {"tokens": list(tokens)})
     }
     return [found[token] for token in tokens if token in found]
 

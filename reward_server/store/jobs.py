@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from reward_server.queue import (
     NEVER,
@@ -36,6 +36,15 @@ KEPT_FINGERPRINT_S: Final = 86400.0
 _SHOWN: Final = job.c.purged_at.is_(None) & (job.c.kind != "gold")
 """Golds hang on jobs of their own, which nobody has asked for."""
 
+_REPLAYED: Final = select(idempotency).where(idempotency.c.key == bindparam("key"))
+_PENDING: Final = select(func.count()).where(
+    item.c.status == "pending", item.c.kind == bindparam("kind")
+)
+_NEW_JOB: Final = job.insert()
+_NEW_ITEM: Final = item.insert()
+_HEAD: Final = select(job).where(job.c.id == bindparam("id"), _SHOWN)
+_ITEMS: Final = select(item).where(item.c.job_id == bindparam("id")).order_by(item.c.position)
+
 
 class QueueFull(Exception):
     """Too many items wait already; nothing was accepted."""
@@ -55,7 +64,7 @@ class IdempotencyMismatch(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """A job's row and its items' rows in request order."""
+    """A job's row and its items' rows in request order; every job has items."""
 
     job: Row[Any]
     items: list[Row[Any]]
@@ -67,7 +76,7 @@ def replayed(connection: Connection, key: str | None, fingerprint: str, now: flo
     Raises:
         IdempotencyMismatch: the key was used for another request.
     """
-    row = connection.execute(select(idempotency).where(idempotency.c.key == key)).first()
+    row = connection.execute(_REPLAYED, {"key": key}).first()
     if row is None:
         return None
     if str(key).startswith("fingerprint:") and row.created_at < now - KEPT_FINGERPRINT_S:
@@ -102,24 +111,21 @@ def accept(
     if rate is not None:
         rates.spend(connection, rate, len(new.items), now)
     add_blobs(connection, [one.image for one in new.items if one.image is not None], now)
-    connection.execute(job.insert(), [job_row(new, now)])
-    connection.execute(item.insert(), [item_row(new, i, now) for i in range(len(new.items))])
+    connection.execute(_NEW_JOB, [job_row(new, now)])
+    connection.execute(_NEW_ITEM, [item_row(new, i, now) for i in range(len(new.items))])
     if new.idempotency is not None:
         _remember(connection, new.idempotency, new.fingerprint, new.id, now)
     count = {"requests": 1, "items": len(new.items), "bytes": new.request_bytes}
     key = {"run_id": new.run_id or "", "reward": new.reward}
-    add_up(connection, traffic, key | count, list(key))
+    add_up(connection, traffic, key | count, tuple(count))
     if not waiting:
         settle(connection, [new.id], now)
     return new.id, False
 
 
 def _remember(connection: Connection, key: str, fingerprint: str, job_id: str, now: float) -> None:
-    connection.execute(idempotency.delete().where(idempotency.c.key == key))
-    connection.execute(
-        idempotency.insert(),
-        [{"key": key, "fingerprint": fingerprint, "job_id": job_id, "created_at": now}],
-    )
+    made = {"fingerprint": fingerprint, "job_id": job_id, "created_at": now}
+    insert_or_refresh(connection, idempotency, [{"key": key} | made], tuple(made))
 
 
 def job_row(new: NewJob, now: float) -> dict[str, Any]:
@@ -182,14 +188,13 @@ def item_row(new: NewJob, position: int, now: float) -> dict[str, Any]:
 
 def pending(connection: Connection, kind: ItemKind) -> int:
     """Items of that kind without an answer."""
-    waiting = (item.c.status == "pending") & (item.c.kind == kind)
-    return int(connection.execute(select(func.count()).where(waiting)).scalar_one())
+    return int(connection.execute(_PENDING, {"kind": kind}).scalar_one())
 
 
 def add_blobs(connection: Connection, blobs: Iterable[Blob], now: float) -> None:
     """Record images whose files are stored; known ones are as good as new."""
     rows = {one.sha256: asdict(one) | {"created_at": now} for one in blobs}
-    insert_or_refresh(connection, blob, list(rows.values()), "created_at")
+    insert_or_refresh(connection, blob, list(rows.values()), ("created_at",))
 
 
 def find_blobs(connection: Connection, hashes: Iterable[str]) -> dict[str, Blob]:
@@ -212,6 +217,16 @@ def load(connection: Connection, ids: Sequence[str]) -> list[Record]:
     for row in connection.execute(query):
         items[row.job_id].append(row)
     return [Record(rows[i], items[i]) for i in dict.fromkeys(ids) if i in rows]
+
+
+def load_news(connection: Connection, job_id: str, rev: int | None = None) -> Record | None:
+    """A job if it is over or its revision is not ``rev``, else its row alone; None if unknown."""
+    row = connection.execute(_HEAD, {"id": job_id}).first()
+    if row is None:
+        return None
+    if row.status not in TERMINAL and rev in (None, row.rev):
+        return Record(row, [])
+    return Record(row, list(connection.execute(_ITEMS, {"id": job_id})))
 
 
 def heads(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, bool]]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, select, update
+from sqlalchemy import Connection, Select, bindparam, select, update
 
 from reward_server.ballot import Ballot, Lease, Voted
 from reward_server.queue import LIVE, Tally
@@ -21,6 +21,41 @@ from reward_server.store.settling import answer, note, rules_of, settle, write_i
 from reward_server.store.tables import assignment, item, job
 from shared.schema import TERMINAL, ErrorCode, Label
 from shared.schema_labels import SubmitResult, SubmitRow
+
+_NAMED: Final = assignment.c.id.in_(bindparam("keys"))
+_MINE: Final = assignment.c.worker == bindparam("annotator")
+_SENT: Final = _MINE & assignment.c.client_label_id.in_(bindparam("labels"))
+_HELD: Final = _MINE & assignment.c.item_id.in_(bindparam("items")) & assignment.c.state.in_(LIVE)
+_ITEMS: Final = select(assignment.c.item_id).where(_NAMED)
+_JOBS: Final = select(item.c.job_id).where(item.c.id.in_(bindparam("items"))).distinct()
+_LEASES: Final = tuple(select(assignment).where(which) for which in (_NAMED, _SENT, _HELD))
+"""Three questions and not one: each is answered by an index of its own."""
+_VOTED: Final = (
+    select(item, job.c.votes, job.c.min_votes, job.c.quorum, job.c.max_skips)
+    .add_columns(job.c.max_votes, job.c.min_agreement)
+    .join(job, job.c.id == item.c.job_id)
+    .where(item.c.id.in_(bindparam("items")))
+)
+_LABELLED: Final = ("state", "label", "reason", "rt_ms", "client_label_id")
+_LABEL: Final = (
+    update(assignment)
+    .where(assignment.c.id == bindparam("key"))
+    .values({name: bindparam(name) for name in _LABELLED} | {"done_at": bindparam("now")})
+)
+_LAST_LABEL: Final = (
+    update(job).where(job.c.id.in_(bindparam("jobs"))).values(last_label_at=bindparam("now"))
+)
+_REVOKE: Final = (
+    update(assignment)
+    .where(assignment.c.item_id.in_(bindparam("items")), assignment.c.state == "leased")
+    .values(state="revoked")
+)
+_TALLIES: Final = ("need", "likes", "dislikes", "skips", "done", "leased")
+_TALLY: Final = (
+    update(item)
+    .where(item.c.id == bindparam("key"))
+    .values({name: bindparam(name) for name in _TALLIES})
+)
 
 
 class UndoRefused(Exception):
@@ -48,15 +83,11 @@ def submit(
 def _open(connection: Connection, worker: str, rows: Sequence[SubmitRow]) -> Ballot:
     """Hold the items that ``rows`` name, and read all that counting them depends on."""
     keys = [key for row in rows if (key := _number(row.assignment)) is not None]
-    named = assignment.c.id.in_(keys)
-    ids = connection.execute(select(assignment.c.item_id).where(named)).scalars()
-    items = lock_items(connection, ids)
-    of = select(item.c.job_id).where(item.c.id.in_(items)).distinct()
-    lock_jobs(connection, connection.execute(of).scalars())
-    mine = assignment.c.worker == worker
-    sent = mine & assignment.c.client_label_id.in_([row.client_label_id for row in rows])
-    live = mine & assignment.c.item_id.in_(items) & assignment.c.state.in_(LIVE)
-    leases = {one.id: one for which in (named, sent, live) for one in _leases(connection, which)}
+    items = lock_items(connection, connection.execute(_ITEMS, {"keys": keys}).scalars())
+    lock_jobs(connection, connection.execute(_JOBS, {"items": items}).scalars())
+    labels = [row.client_label_id for row in rows]
+    asked = {"keys": keys, "annotator": worker, "labels": labels, "items": items}
+    leases = {one.id: one for query in _LEASES for one in _leases(connection, query, asked)}
     return Ballot(worker, leases.values(), _voted(connection, items))
 
 
@@ -66,7 +97,7 @@ def _number(assignment_id: str) -> int | None:
     return int(assignment_id) if fits else None
 
 
-def _leases(connection: Connection, which: ColumnElement[bool]) -> list[Lease]:
+def _leases(connection: Connection, query: Select[Any], asked: dict[str, Any]) -> list[Lease]:
     return [
         Lease(
             row.id,
@@ -78,17 +109,11 @@ def _leases(connection: Connection, which: ColumnElement[bool]) -> list[Lease]:
             row.client_label_id,
             row.undone_at is not None,
         )
-        for row in connection.execute(select(assignment).where(which))
+        for row in connection.execute(query, asked)
     ]
 
 
 def _voted(connection: Connection, ids: Collection[int]) -> list[Voted]:
-    rules = (job.c.votes, job.c.min_votes, job.c.quorum, job.c.max_skips, job.c.max_votes)
-    query = (
-        select(item, *rules, job.c.min_agreement)
-        .join(job, job.c.id == item.c.job_id)
-        .where(item.c.id.in_(ids))
-    )
     return [
         Voted(
             row.id,
@@ -100,19 +125,17 @@ def _voted(connection: Connection, ids: Collection[int]) -> list[Voted]:
             Tally(row.likes, row.dislikes, row.skips),
             rules_of(row),
         )
-        for row in connection.execute(query)
+        for row in connection.execute(_VOTED, {"items": list(ids)})
     ]
 
 
 def _write_labels(connection: Connection, ballot: Ballot, now: float) -> None:
     if not ballot.labelled:
         return
-    fields = ("state", "label", "reason", "rt_ms", "client_label_id")
-    statement = update(assignment).where(assignment.c.id == bindparam("key"))
-    statement = statement.values({name: bindparam(name) for name in fields} | {"done_at": now})
     labels = [
         {
             "key": lease.id,
+            "now": now,
             "state": lease.state,
             "label": row.label,
             "reason": row.reason,
@@ -121,19 +144,18 @@ def _write_labels(connection: Connection, ballot: Ballot, now: float) -> None:
         }
         for lease, row in ballot.labelled
     ]
-    connection.execute(statement, labels)
+    connection.execute(_LABEL, labels)
 
 
 def _write_votes(connection: Connection, counted: Collection[Voted], now: float) -> None:
     _write_tallies(connection, counted)
     asked = sorted({one.job for one in counted if one.kind != "gold"})
     if asked:
-        connection.execute(update(job).where(job.c.id.in_(asked)).values(last_label_at=now))
+        connection.execute(_LAST_LABEL, {"jobs": asked, "now": now})
     ended = {one.id: one.end for one in counted if one.end is not None}
     if not ended:
         return
-    others = assignment.c.item_id.in_(ended) & (assignment.c.state == "leased")
-    connection.execute(update(assignment).where(others).values(state="revoked"))
+    connection.execute(_REVOKE, {"items": list(ended)})
     closed = [
         answer(key, end.status, value=end.reward, detail=end.detail, error=end.error)
         for key, end in ended.items()
@@ -142,9 +164,6 @@ def _write_votes(connection: Connection, counted: Collection[Voted], now: float)
 
 
 def _write_tallies(connection: Connection, counted: Iterable[Voted]) -> None:
-    fields = ("need", "likes", "dislikes", "skips", "done", "leased")
-    statement = update(item).where(item.c.id == bindparam("key"))
-    statement = statement.values({name: bindparam(name) for name in fields})
     tallies = [
         {
             "key": one.id,
@@ -158,7 +177,7 @@ def _write_tallies(connection: Connection, counted: Iterable[Voted]) -> None:
         for one in counted
     ]
     if tallies:
-        connection.execute(statement, tallies)
+        connection.execute(_TALLY, tallies)
 
 
 def undo(

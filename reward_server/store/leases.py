@@ -7,12 +7,13 @@ alone, so that it cannot take others down with it.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, exists, or_, select, update
 
 from reward_server.queue import MAX_ATTEMPTS, ItemKind, Rules, Tally, decide_item
 from reward_server.scorers import Outcome, Scored
@@ -37,19 +38,53 @@ class MachineLease:
     options: Json | None
 
 
-def _free(now: float) -> ColumnElement[bool]:
-    return (
-        (item.c.kind == "machine")
-        & (item.c.status == "pending")
-        & (item.c.leased == 0)
-        & (item.c.available_at <= now)
-        & (item.c.deadline_at > now)
-    )
+_FREE: Final = (
+    (item.c.kind == "machine")
+    & (item.c.status == "pending")
+    & (item.c.leased == 0)
+    & (item.c.available_at <= bindparam("now"))
+    & (item.c.deadline_at > bindparam("now"))
+)
+_ANY_FREE: Final = select(exists().where(_FREE))
+_ORDER: Final = (item.c.priority.desc(), item.c.deadline_at, item.c.id)
+_HEAD: Final = (
+    select(item.c.id, item.c.reward, item.c.attempts)
+    .where(_FREE, item.c.reward.in_(bindparam("rewards")))
+    .order_by(*_ORDER)
+    .limit(1)
+    .with_for_update(key_share=True, skip_locked=True)
+    .cte("head")
+)
+_LIKE_HEAD: Final = (
+    (item.c.attempts == 0) & (_HEAD.c.attempts == 0) & (item.c.reward == _HEAD.c.reward)
+)
+_FIRST_FREE: Final = (
+    select(item, job.c.options)
+    .join(_HEAD, (item.c.id == _HEAD.c.id) | _LIKE_HEAD)
+    .join(job, job.c.id == item.c.job_id)
+    .where(_FREE)
+    .order_by(*_ORDER)
+    .limit(bindparam("most"))
+    .with_for_update(of=item, key_share=True, skip_locked=True)
+)
+_TAKE: Final = (
+    update(item)
+    .where(item.c.id.in_(bindparam("ids")))
+    .values(leased=1, attempts=item.c.attempts + 1)
+)
+_GRANT: Final = assignment.insert().returning(assignment.c.item_id, assignment.c.id)
+_FINISH: Final = (
+    update(assignment)
+    .where(assignment.c.id.in_(bindparam("ids")), assignment.c.token.in_(bindparam("tokens")))
+    .where(assignment.c.state == "leased")
+    .values(state="done", done_at=bindparam("now"))
+    .returning(assignment.c.id)
+)
 
 
 def machine_work(connection: Connection, now: float) -> bool:
     """Whether a machine item waits to be claimed; only reads."""
-    return bool(connection.execute(select(exists().where(_free(now)))).scalar_one())
+    return bool(connection.execute(_ANY_FREE, {"now": now}).scalar_one())
 
 
 def claim_machine(
@@ -59,31 +94,18 @@ def claim_machine(
     limit: int,
     now: float,
     lease_s: float,
-) -> list[MachineLease]:
-    """Lease up to ``limit`` items of one reward to a scorer process; counts the attempt."""
-    free = _free(now)
-    order = (item.c.priority.desc(), item.c.deadline_at, item.c.id)
-    head = connection.execute(
-        select(item.c.id, item.c.reward, item.c.attempts)
-        .where(free, item.c.reward.in_(list(rewards)))
-        .order_by(*order)
-        .limit(1)
-        .with_for_update(key_share=True, skip_locked=True)
-    ).first()
-    if head is None:
-        return []
-    same = item.c.id == head.id
-    if head.attempts == 0:
-        same = (item.c.reward == head.reward) & (item.c.attempts == 0)
-    rows = connection.execute(
-        select(item, job.c.options)
-        .join(job, job.c.id == item.c.job_id)
-        .where(free, same)
-        .order_by(*order)
-        .limit(limit)
-        .with_for_update(of=item, key_share=True, skip_locked=True)
-    ).all()
-    return _lease(connection, rows, worker, now, lease_s)
+    share: int = 1,
+) -> tuple[list[MachineLease], bool]:
+    """Lease up to ``limit`` items of one reward to a scorer process; counts the attempt.
+
+    Of fewer than two such batches it takes one part in ``share``, and leaves the rest to others who
+    would otherwise stand by. Returns the leases, and whether items are left.
+    """
+    wanted = {"rewards": list(rewards), "most": 2 * limit, "now": now}
+    rows = connection.execute(_FIRST_FREE, wanted).all()
+    ours = rows[: min(limit, math.ceil(len(rows) / share))]
+    leases = _lease(connection, ours, worker, now, lease_s) if ours else []
+    return leases, len(ours) < len(rows)
 
 
 def _lease(
@@ -91,8 +113,7 @@ def _lease(
 ) -> list[MachineLease]:
     tokens = {row.id: secrets.token_urlsafe(12) for row in rows}
     keys = grant(connection, tokens, worker, "machine", now, lease_s)
-    bump = update(item).where(item.c.id.in_(list(tokens)))
-    connection.execute(bump.values(leased=1, attempts=item.c.attempts + 1))
+    connection.execute(_TAKE, {"ids": list(tokens)})
     start(connection, {row.job_id for row in rows})
     return [
         MachineLease(
@@ -134,8 +155,7 @@ def grant(
         }
         for item_id, token in tokens.items()
     ]
-    statement = assignment.insert().returning(assignment.c.item_id, assignment.c.id)
-    return {row.item_id: row.id for row in connection.execute(statement, rows)}
+    return {row.item_id: row.id for row in connection.execute(_GRANT, rows)}
 
 
 def finish_machine(
@@ -146,16 +166,15 @@ def finish_machine(
     An outcome whose lease has run out is dropped: another attempt answers the item.
     """
     lock_items(connection, [lease.item for lease, _ in results])
-    ids = [lease.assignment for lease, _ in results]
-    held = select(assignment.c.id, assignment.c.token).where(
-        assignment.c.id.in_(ids), assignment.c.state == "leased"
+    held = {
+        "ids": [lease.assignment for lease, _ in results],
+        "tokens": [lease.token for lease, _ in results],
+    }
+    ours = set(connection.execute(_FINISH, held | {"now": now}).scalars())
+    live = [(lease, outcome) for lease, outcome in results if lease.assignment in ours]
+    write_items(
+        connection, [_answer(lease.item, outcome) for lease, outcome in live], by_machine=True
     )
-    tokens = {row.id: row.token for row in connection.execute(held)}
-    live = [(a, b) for a, b in results if tokens.get(a.assignment) == a.token]
-    over = update(assignment).where(assignment.c.id.in_([a.assignment for a, _ in live]))
-    connection.execute(over.values(state="done", done_at=now))
-    write_items(connection, [_answer(lease.item, outcome) for lease, outcome in live])
-    connection.execute(update(item).where(item.c.id.in_([a.item for a, _ in live])).values(done=1))
     jobs = sorted({lease.job for lease, _ in live})
     settle(connection, jobs, now)
     return jobs

@@ -10,11 +10,14 @@ read again after.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select
 
 from reward_server.store.tables import item, job
+
+_THESE: Final = job.c.id.in_(bindparam("ids"))
 
 
 def lock_name(connection: Connection, name: str) -> None:
@@ -42,10 +45,18 @@ def lock_items(connection: Connection, ids: Iterable[int], *, wait: bool = True)
 
 def lock_jobs(connection: Connection, ids: Iterable[str]) -> None:
     """Hold jobs until the end: the last lock a transaction takes."""
-    wanted = sorted(set(ids))
-    if wanted and _concurrent(connection):
-        query = select(job.c.id).where(job.c.id.in_(wanted)).order_by(job.c.id)
-        connection.execute(query.with_for_update(key_share=True))
+    wanted = list(ids)
+    if wanted:
+        lock_jobs_where(connection, _THESE, {"ids": wanted})
+
+
+def lock_jobs_where(
+    connection: Connection, which: ColumnElement[bool], values: Mapping[str, Any]
+) -> None:
+    """``lock_jobs`` for those that match a condition with these values."""
+    if _concurrent(connection):
+        query = select(job.c.id).where(which).order_by(job.c.id)
+        connection.execute(query.with_for_update(key_share=True), values)
 
 
 def _concurrent(connection: Connection) -> bool:

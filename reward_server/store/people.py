@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, func, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, select, update
 
 from reward_server.store.sql import insert_new
 from reward_server.store.tables import annotator, api_key, session
@@ -52,15 +52,20 @@ def revoke_key(connection: Connection, name: str, now: float) -> bool:
     return connection.execute(update(api_key).where(live).values(revoked_at=now)).rowcount > 0
 
 
+_KEYS: Final = select(func.count()).select_from(api_key)
+_LIVE_KEY: Final = select(api_key).where(
+    api_key.c.hash == bindparam("digest"), api_key.c.revoked_at.is_(None)
+)
+
+
 def any_key(connection: Connection) -> bool:
     """Whether a key was ever made: from then on, requests need one."""
-    return bool(connection.execute(select(func.count()).select_from(api_key)).scalar_one())
+    return bool(connection.execute(_KEYS).scalar_one())
 
 
 def key_of(connection: Connection, secret: str) -> Row[Any] | None:
     """The live key with that secret."""
-    live = (api_key.c.hash == digest(secret)) & api_key.c.revoked_at.is_(None)
-    return connection.execute(select(api_key).where(live)).first()
+    return connection.execute(_LIVE_KEY, {"digest": digest(secret)}).first()
 
 
 def create_invite(connection: Connection, name: str, now: float, role: Role = "annotator") -> str:

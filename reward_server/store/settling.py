@@ -5,16 +5,36 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from reward_server.queue import Rules, advance, decide_job
-from reward_server.store.locks import lock_jobs
+from reward_server.store.locks import lock_jobs, lock_jobs_where
 from reward_server.store.reliability import weigh
 from reward_server.store.tables import event, item, job, outbox, webhook
 from shared.schema import TERMINAL, Counts, ItemErrorCode, ItemStatus, JobStatus, Json
 from shared.webhooks import JobEnded, JobMessage
+
+_OF_ITEMS: Final = (item.c.status, func.count().label("n"), func.sum(item.c.value).label("total"))
+_TALLIED: Final = (
+    select(job, *(column.label(f"item_{column.name}") for column in _OF_ITEMS))
+    .join(item, item.c.job_id == job.c.id)
+    .where(job.c.id.in_(bindparam("ids")))
+    .group_by(job.c.id, item.c.status)
+)
+_SETTLE: Final = update(job).where(job.c.id == bindparam("key"))
+_QUEUED: Final = job.c.id.in_(bindparam("ids")) & (job.c.status == "queued")
+_START: Final = (
+    update(job).where(_QUEUED).values(status=advance("queued", "running"), rev=job.c.rev + 1)
+)
+_ENDS: Final = ("status", "value", "detail", "error_code", "error_message")
+_END: Final = (
+    update(item)
+    .where(item.c.id == bindparam("key"))
+    .values({name: bindparam(name) for name in _ENDS} | {"leased": 0})
+)
+_SCORED: Final = _END.values(done=1)
 
 
 def settle(connection: Connection, ids: Iterable[str], now: float, settle_s: float = 0.0) -> None:
@@ -24,27 +44,27 @@ def settle(connection: Connection, ids: Iterable[str], now: float, settle_s: flo
     """
     ids = sorted(set(ids))
     lock_jobs(connection, ids)
-    counts, sums = _tally(connection, ids)
-    for row in connection.execute(select(job).where(job.c.id.in_(ids))).all():
-        left = counts[row.id].get("pending", 0)
+    for row, counts, total in _tallied(connection, ids):
+        left = counts.get("pending", 0)
         labelled = row.last_label_at is not None and not left
         settles_at = row.last_label_at + settle_s if labelled else None
         status = decide_job(
-            row.status, counts[row.id], started=_started(row), settles_at=settles_at, now=now
+            row.status, counts, started=_started(row), settles_at=settles_at, now=now
         )
         over = status in TERMINAL
         if over and row.finished_at is None:
-            announce(connection, row, status, counts[row.id].get("ok", 0), now)
+            announce(connection, row, status, counts.get("ok", 0), now)
             if row.weights == "reliability":
-                sums[row.id] += weigh(connection, row.id)
+                total += weigh(connection, row.id)
         connection.execute(
-            update(job).where(job.c.id == row.id),
+            _SETTLE,
             {
+                "key": row.id,
                 "rev": row.rev + 1,
                 "status": status,
                 "n_done": row.n_items - left,
-                "n_ok": counts[row.id].get("ok", 0),
-                "value_sum": sums[row.id],
+                "n_ok": counts.get("ok", 0),
+                "value_sum": total,
                 "settles_at": None if over else settles_at,
                 "finished_at": (row.finished_at or now) if over else None,
             },
@@ -79,18 +99,21 @@ def announce(connection: Connection, row: Row[Any], status: JobStatus, ok: int, 
     connection.execute(outbox.insert(), [message])
 
 
-def _tally(
+def _tallied(
     connection: Connection, ids: Sequence[str]
-) -> tuple[defaultdict[str, dict[ItemStatus, int]], defaultdict[str, float]]:
-    """Items by status, and the sum of rewards, of each job."""
-    counts: defaultdict[str, dict[ItemStatus, int]] = defaultdict(dict)
-    sums: defaultdict[str, float] = defaultdict(float)
-    columns = (item.c.job_id, item.c.status, func.count(), func.sum(item.c.value))
-    tally = select(*columns).where(item.c.job_id.in_(ids)).group_by(item.c.job_id, item.c.status)
-    for job_id, status, n, total in connection.execute(tally):
-        counts[job_id][status] = n
-        sums[job_id] += total or 0.0
-    return counts, sums
+) -> list[tuple[Row[Any], dict[ItemStatus, int], float]]:
+    """Jobs, each with the number of its items by status and the sum of their rewards."""
+    found: defaultdict[str, list[Row[Any]]] = defaultdict(list)
+    for row in connection.execute(_TALLIED, {"ids": ids}):
+        found[row.id].append(row)
+    return [
+        (
+            rows[0],
+            {row.item_status: row.item_n for row in rows},
+            sum(row.item_total or 0.0 for row in rows),
+        )
+        for rows in found.values()
+    ]
 
 
 def _started(row: Row[Any]) -> bool:
@@ -106,10 +129,9 @@ def rules_of(row: Row[Any]) -> Rules:
 
 def start(connection: Connection, ids: Iterable[str]) -> None:
     """Mark queued jobs as running: a first item of theirs was claimed."""
-    begun = job.c.id.in_(sorted(set(ids))) & (job.c.status == "queued")
-    lock_jobs(connection, connection.execute(select(job.c.id).where(begun)).scalars())
-    values = {"status": advance("queued", "running"), "rev": job.c.rev + 1}
-    connection.execute(update(job).where(begun).values(values))
+    these = {"ids": sorted(set(ids))}
+    lock_jobs_where(connection, _QUEUED, these)
+    connection.execute(_START, these)
 
 
 def note(
@@ -155,11 +177,9 @@ def answer(
     }
 
 
-def write_items(connection: Connection, answers: Sequence[dict[str, Any]]) -> None:
-    """Write down how items ended; nobody holds a lease on them any more."""
-    if not answers:
-        return
-    fields = ("status", "value", "detail", "error_code", "error_message")
-    statement = update(item).where(item.c.id == bindparam("key"))
-    statement = statement.values({name: bindparam(name) for name in fields} | {"leased": 0})
-    connection.execute(statement, list(answers))
+def write_items(
+    connection: Connection, answers: Sequence[dict[str, Any]], *, by_machine: bool = False
+) -> None:
+    """Write down how items ended; nobody holds them any more. A machine's answer is a vote."""
+    if answers:
+        connection.execute(_SCORED if by_machine else _END, list(answers))

@@ -12,8 +12,17 @@ from pathlib import Path
 from trainer.tiny.world import TAGS, sample_prompt, split
 
 FOLDER = Path(__file__).parent / "prompts"
-PER_TAG = {"train": 300, "validation": 16}
-DRAWS = 4000  # a tag with fewer prompts than wanted gives all it has
+TRAIN = {
+    "single_object": 300,
+    "two_object": 800,
+    "counting": 1000,
+    "colors": 600,
+    "position": 700,
+    "color_attr": 1000,
+}
+"""Prompts of each tag; a run draws from all alike, so a tag with much left to learn has more."""
+PER_TAG = {"train": TRAIN, "validation": dict.fromkeys(TAGS, 40)}
+DRAWS = 20_000  # a tag with fewer prompts than wanted gives all it has
 SIGNS = {"train": 1500, "validation": 60}
 
 
@@ -21,9 +30,9 @@ def prompt_lines(kind: str, which: str) -> list[str]:
     """The JSONL lines of one file; kind "composition" or "signs", which "train" or "validation"."""
     rng = random.Random(f"prompts {kind} {which}")
     tags = TAGS if kind == "composition" else ("text",)
-    wanted = PER_TAG[which] if kind == "composition" else SIGNS[which]
     lines: list[str] = []
     for tag in tags:
+        wanted = PER_TAG[which][tag] if kind == "composition" else SIGNS[which]
         chosen: dict[str, str] = {}
         for prompt in (sample_prompt(tag, rng) for _ in range(DRAWS)):
             if len(chosen) < wanted and split(prompt) == which:
