@@ -7,7 +7,7 @@ the tables' constraints hold this, these functions only ask nicely first.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Select, bindparam, select, update
@@ -17,7 +17,7 @@ from reward_server.queue import LIVE, Tally
 from reward_server.store.claims import HumanLease, human_leases
 from reward_server.store.leases import grant
 from reward_server.store.locks import lock_items, lock_jobs, lock_name
-from reward_server.store.settling import answer, note, rules_of, settle, write_items
+from reward_server.store.settling import END, answer, note, rules_of, settle, write_items
 from reward_server.store.tables import assignment, item, job
 from shared.schema import TERMINAL, ErrorCode, Label
 from shared.schema_labels import SubmitResult, SubmitRow
@@ -50,12 +50,15 @@ _REVOKE: Final = (
     .where(assignment.c.item_id.in_(bindparam("items")), assignment.c.state == "leased")
     .values(state="revoked")
 )
-_TALLIES: Final = ("need", "likes", "dislikes", "skips", "done", "leased")
+_TALLIES: Final[dict[str, Any]] = {
+    name: bindparam(name) for name in ("need", "likes", "dislikes", "skips", "done")
+}
 _TALLY: Final = (
     update(item)
     .where(item.c.id == bindparam("key"))
-    .values({name: bindparam(name) for name in _TALLIES})
+    .values(_TALLIES | {"leased": bindparam("leased")})
 )
+_CLOSE: Final = END.values(_TALLIES)
 
 
 class UndoRefused(Exception):
@@ -148,36 +151,34 @@ def _write_labels(connection: Connection, ballot: Ballot, now: float) -> None:
 
 
 def _write_votes(connection: Connection, counted: Collection[Voted], now: float) -> None:
-    _write_tallies(connection, counted)
+    still_open = [
+        _tally(one) | {"key": one.id, "leased": one.leased} for one in counted if one.end is None
+    ]
+    if still_open:
+        connection.execute(_TALLY, still_open)
     asked = sorted({one.job for one in counted if one.kind != "gold"})
     if asked:
         connection.execute(_LAST_LABEL, {"jobs": asked, "now": now})
-    ended = {one.id: one.end for one in counted if one.end is not None}
+    ended = [(one, one.end) for one in counted if one.end is not None]
     if not ended:
         return
-    connection.execute(_REVOKE, {"items": list(ended)})
+    connection.execute(_REVOKE, {"items": [one.id for one, _ in ended]})
     closed = [
-        answer(key, end.status, value=end.reward, detail=end.detail, error=end.error)
-        for key, end in ended.items()
+        answer(one.id, end.status, value=end.reward, detail=end.detail, error=end.error)
+        | _tally(one)
+        for one, end in ended
     ]
-    write_items(connection, closed)
+    connection.execute(_CLOSE, closed)
 
 
-def _write_tallies(connection: Connection, counted: Iterable[Voted]) -> None:
-    tallies = [
-        {
-            "key": one.id,
-            "need": one.need,
-            "likes": one.tally.likes,
-            "dislikes": one.tally.dislikes,
-            "skips": one.tally.skips,
-            "done": one.tally.likes + one.tally.dislikes,
-            "leased": one.leased,
-        }
-        for one in counted
-    ]
-    if tallies:
-        connection.execute(_TALLY, tallies)
+def _tally(one: Voted) -> dict[str, int]:
+    return {
+        "need": one.need,
+        "likes": one.tally.likes,
+        "dislikes": one.tally.dislikes,
+        "skips": one.tally.skips,
+        "done": one.tally.likes + one.tally.dislikes,
+    }
 
 
 def undo(

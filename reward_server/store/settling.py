@@ -29,12 +29,13 @@ _START: Final = (
     update(job).where(_QUEUED).values(status=advance("queued", "running"), rev=job.c.rev + 1)
 )
 _ENDS: Final = ("status", "value", "detail", "error_code", "error_message")
-_END: Final = (
+END: Final = (
     update(item)
     .where(item.c.id == bindparam("key"))
     .values({name: bindparam(name) for name in _ENDS} | {"leased": 0})
 )
-_SCORED: Final = _END.values(done=1)
+"""How one item ends, by its ``answer``; nobody holds it any more."""
+_SCORED: Final = END.values(done=1)
 
 
 def settle(connection: Connection, ids: Iterable[str], now: float, settle_s: float = 0.0) -> None:
@@ -182,4 +183,4 @@ def write_items(
 ) -> None:
     """Write down how items ended; nobody holds them any more. A machine's answer is a vote."""
     if answers:
-        connection.execute(_SCORED if by_machine else _END, list(answers))
+        connection.execute(_SCORED if by_machine else END, list(answers))
