@@ -98,8 +98,8 @@ def claim_machine(
 ) -> tuple[list[MachineLease], bool]:
     """Lease up to ``limit`` items of one reward to a scorer process; counts the attempt.
 
-    Of fewer than two such batches it takes one part in ``share``, and leaves the rest to others who
-    would otherwise stand by. Returns the leases, and whether items are left.
+    It looks two such batches ahead and takes one part in ``share`` of what it finds, so that others
+    need not stand by. Returns the leases, and whether items are left.
     """
     wanted = {"rewards": list(rewards), "most": 2 * limit, "now": now}
     rows = connection.execute(_FIRST_FREE, wanted).all()
