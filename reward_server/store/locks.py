@@ -10,20 +10,32 @@ read again after.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
 from reward_server.store.tables import item, job
 
-_THESE: Final = job.c.id.in_(bindparam("ids"))
+_NAME: Final = select(func.pg_advisory_xact_lock(bindparam("number")))
+_ITEMS: Final = select(item.c.id).where(item.c.id.in_(bindparam("ids"))).order_by(item.c.id)
+_ALL_ITEMS: Final = _ITEMS.with_for_update(key_share=True)
+_FREE_ITEMS: Final = _ITEMS.with_for_update(key_share=True, skip_locked=True)
+
+
+def holding_jobs(which: ColumnElement[bool]) -> Select[Any]:
+    """The statement that holds the jobs that match, for ``lock_jobs``."""
+    query = select(job.c.id).where(which).order_by(job.c.id)
+    return query.with_for_update(key_share=True)
+
+
+_THESE: Final = holding_jobs(job.c.id.in_(bindparam("ids")))
 
 
 def lock_name(connection: Connection, name: str) -> None:
     """Be the only transaction under ``name`` until the end; waits for the one before."""
     if _concurrent(connection):
-        connection.execute(select(func.pg_advisory_xact_lock(_number(name))))
+        connection.execute(_NAME, {"number": _number(name)})
 
 
 def try_lock_name(connection: Connection, name: str) -> bool:
@@ -38,25 +50,15 @@ def lock_items(connection: Connection, ids: Iterable[int], *, wait: bool = True)
     wanted = sorted(set(ids))
     if not wanted or not _concurrent(connection):
         return wanted
-    query = select(item.c.id).where(item.c.id.in_(wanted)).order_by(item.c.id)
-    locked = query.with_for_update(key_share=True, skip_locked=not wait)
-    return list(connection.execute(locked).scalars())
+    query = _ALL_ITEMS if wait else _FREE_ITEMS
+    return list(connection.execute(query, {"ids": wanted}).scalars())
 
 
-def lock_jobs(connection: Connection, ids: Iterable[str]) -> None:
-    """Hold jobs until the end: the last lock a transaction takes."""
+def lock_jobs(connection: Connection, ids: Iterable[str], held: Select[Any] = _THESE) -> None:
+    """Hold jobs until the end, or those that ``held`` asks for: a transaction's last lock."""
     wanted = list(ids)
-    if wanted:
-        lock_jobs_where(connection, _THESE, {"ids": wanted})
-
-
-def lock_jobs_where(
-    connection: Connection, which: ColumnElement[bool], values: Mapping[str, Any]
-) -> None:
-    """``lock_jobs`` for those that match a condition with these values."""
-    if _concurrent(connection):
-        query = select(job.c.id).where(which).order_by(job.c.id)
-        connection.execute(query.with_for_update(key_share=True), values)
+    if wanted and _concurrent(connection):
+        connection.execute(held, {"ids": wanted})
 
 
 def _concurrent(connection: Connection) -> bool:

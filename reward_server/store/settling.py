@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from reward_server.queue import Rules, advance, decide_job
-from reward_server.store.locks import lock_jobs, lock_jobs_where
+from reward_server.store.locks import holding_jobs, lock_jobs
 from reward_server.store.reliability import weigh
 from reward_server.store.tables import event, item, job, outbox, webhook
 from shared.schema import TERMINAL, Counts, ItemErrorCode, ItemStatus, JobStatus, Json
@@ -25,6 +25,7 @@ _TALLIED: Final = (
 )
 _SETTLE: Final = update(job).where(job.c.id == bindparam("key"))
 _QUEUED: Final = job.c.id.in_(bindparam("ids")) & (job.c.status == "queued")
+_QUEUED_HELD: Final = holding_jobs(_QUEUED)
 _START: Final = (
     update(job).where(_QUEUED).values(status=advance("queued", "running"), rev=job.c.rev + 1)
 )
@@ -130,9 +131,9 @@ def rules_of(row: Row[Any]) -> Rules:
 
 def start(connection: Connection, ids: Iterable[str]) -> None:
     """Mark queued jobs as running: a first item of theirs was claimed."""
-    these = {"ids": sorted(set(ids))}
-    lock_jobs_where(connection, _QUEUED, these)
-    connection.execute(_START, these)
+    these = sorted(set(ids))
+    lock_jobs(connection, these, _QUEUED_HELD)
+    connection.execute(_START, {"ids": these})
 
 
 def note(
