@@ -124,12 +124,14 @@ def plot(curves: dict[str, Sequence[bool]], path: Path, window: int = WINDOW) ->
     pyplot.close(figure)
 
 
-def measure(folder: Path, taste: str, clicks: int, seed: int, per_tag: int) -> dict[str, Any]:
+def measure(
+    folder: Path, taste: str, clicks: int, seed: int, per_tag: int, overrides: Sequence[str]
+) -> dict[str, Any]:
     """One run in ``folder``; figures by name, with the curve as a list of likes."""
     server = Server(folder / "data")
     server.start()
     try:
-        click_and_train(folder, server, taste, clicks, [f"run.seed={seed}"])
+        click_and_train(folder, server, taste, clicks, [f"run.seed={seed}", *overrides])
         liked = liked_in_order(server, PREFERENCES[taste])
     finally:
         server.stop()
@@ -164,13 +166,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--images-per-tag", type=int, default=200)
     parser.add_argument("--folder", type=Path, default=Path("runs/clicks"))
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     args = parser.parse_args()
     curves: dict[str, Sequence[bool]] = {}
     for taste in args.taste:
         for seed in range(args.seeds):
             folder = (args.folder / f"{taste}-{seed}").resolve()
             folder.mkdir(parents=True)
-            found = measure(folder, taste, args.clicks, seed, args.images_per_tag)
+            found = measure(folder, taste, args.clicks, seed, args.images_per_tag, args.overrides)
             (folder / "clicks.json").write_text(json.dumps(found) + "\n")
             sys.stdout.write(report(found) + "\n")
             curves[f"{taste}, seed {seed}"] = [bool(one) for one in found["liked"]]

@@ -38,7 +38,7 @@ images = 64
 width = 32
 layers = 1
 [student]
-config = "{student}"
+configs = {students}
 """
 
 STUDENT = """
@@ -59,10 +59,12 @@ warmup = 0
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    student = tmp_path / "student.toml"
-    student.write_text(STUDENT)
+    """Two distillations, the second of which trains the fake score alone."""
+    students = tmp_path / "student.toml", tmp_path / "again.toml"
+    students[0].write_text(STUDENT)
+    students[1].write_text(STUDENT.replace("frozen = 0", "frozen = 2"))
     path = tmp_path / "pretrain.toml"
-    path.write_text(CONFIG.format(student=student))
+    path.write_text(CONFIG.format(students=[str(student) for student in students]))
     return path
 
 
@@ -94,6 +96,17 @@ def test_four_stages_leave_a_stock_pipeline_and_its_student(config: Path) -> Non
     ).images[0]
     assert image.size == (SIDE, SIDE)
     assert {p.name for p in weights.glob("*/pytorch_lora_weights.safetensors")} != set()
+
+
+def test_a_distillation_goes_on_from_the_one_before(config: Path) -> None:
+    student, fake = (f"{role}/pytorch_lora_weights.safetensors" for role in ("student", "fake"))
+    weights = config.parent / "weights"
+    pretrain(config)
+    both = {name: (weights / name).read_bytes() for name in (student, fake)}
+    config.write_text(config.read_text().replace(f", '{config.parent / 'again.toml'}'", ""))
+    pretrain(config, "student")
+    assert (weights / student).read_bytes() == both[student]
+    assert (weights / fake).read_bytes() != both[fake]
 
 
 def test_a_typo_in_the_configuration_is_named(

@@ -72,10 +72,13 @@ UPDATES: dict[str, tuple[Callable[[Recording, Batch], object], Callable[..., Ten
 }
 
 
+@pytest.mark.parametrize("shift", [1, 3])
 @pytest.mark.parametrize("role", UPDATES)
-def test_the_gradient_of_an_update_is_that_of_a_loop_over_single_samples(role: str) -> None:
+def test_the_gradient_of_an_update_is_that_of_a_loop_over_single_samples(
+    role: str, shift: int
+) -> None:
     update, naive = UPDATES[role]
-    state = Recording(small_config(*SETTINGS))
+    state = Recording(small_config(*SETTINGS, f"surrogate.t_shift={shift}"))
     batch = rolled_out(state)
     parameters = state.networks.parameters(role)  # type: ignore[arg-type]
     expected = torch.autograd.grad(naive(state, batch), parameters)

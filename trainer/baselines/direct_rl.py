@@ -56,13 +56,16 @@ class DirectRl(FewStep):
     def _preference(self, scored: ScoredBatch, said: Preferences, iteration: int) -> Metrics:
         """Leaves rho times the gradient of Eq. 9 on the generator, for the step that follows."""
         state = self.state
-        t_range = state.config.surrogate.t_range
+        when = state.config.surrogate
+        draw = state.draw(
+            scored.batch, iteration, "direct_rl", when.t_range, shared=True, shift=when.t_shift
+        )
         metrics = preference_gradient(
             state,
             "generator",
             scored,
             said,
-            state.draw(scored.batch, iteration, "direct_rl", t_range, shared=True),
+            draw,
             self._reference,
             factor=state.config.generator.rho,
         )

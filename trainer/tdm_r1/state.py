@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainer.backbones import Backbone, Conditioning
 from trainer.config import Betas, Config, TimeRange
-from trainer.flow import renoise
+from trainer.flow import renoise, shift_time
 from trainer.networks import Networks, Role
 from trainer.optimizers import RoleOptimizer
 from trainer.processes import ALONE, Processes
@@ -124,9 +124,19 @@ class TrainState:
         return norm
 
     def draw(
-        self, batch: Batch, iteration: int, role: str, t_range: TimeRange, *, shared: bool
+        self,
+        batch: Batch,
+        iteration: int,
+        role: str,
+        t_range: TimeRange,
+        *,
+        shared: bool,
+        shift: float = 1.0,
     ) -> Draw:
-        """(j, t, noise) for every sample; one for all samples of a group if `shared`."""
+        """(j, t, noise) for every sample; one for all samples of a group if `shared`.
+
+        shift: above 1, more of the times lie near the noise end of their range.
+        """
         seed, steps = self.config.run.seed, len(batch.trajectory.times) - 1
         per_group = 1 if shared else batch.size
         keys = [(seed, iteration, g, i, role) for g in batch.keys for i in range(per_group)]
@@ -134,6 +144,7 @@ class TrainState:
         device = self.backbone.device
         j = torch.tensor([integer(1, steps, *k, "j") for k in keys]).repeat_interleave(repeats)
         share = torch.tensor([uniform(*k, "t") for k in keys]).repeat_interleave(repeats)
+        share = shift_time(share, shift)
         e = normals(self.backbone.latent_shape, [(*k, "e") for k in keys])
         step = batch.trajectory.step(j.to(device))
         target = self.config.target

@@ -50,6 +50,7 @@ def update_surrogate(
             f"surrogate.{update}",
             state.config.surrogate.t_range,
             shared=True,
+            shift=state.config.surrogate.t_shift,
         )
         look_up = partial(references, state)
         step_metrics = preference_gradient(state, "surrogate", scored, said, draw, look_up)

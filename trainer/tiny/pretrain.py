@@ -70,7 +70,12 @@ class TeacherConfig(Section):
 
 
 class StudentConfig(Section):
-    config: Path = Path("trainer/configs/tiny-distil.toml")
+    """Distillations, each of which goes on from the one before."""
+
+    configs: tuple[Path, ...] = (
+        Path("trainer/configs/tiny-distil.toml"),
+        Path("trainer/configs/tiny-distil-full.toml"),
+    )
 
 
 class PretrainConfig(Section):
@@ -109,7 +114,7 @@ def main(args: argparse.Namespace) -> int:
     if "student" in stages:
         from trainer.tiny.student import distil
 
-        distil(config.student.config, args.out, args.work, config.data.text_share)
+        distil(config.student.configs, args.out, args.work, config.data.text_share)
     return 0
 
 

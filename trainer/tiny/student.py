@@ -6,6 +6,7 @@ The same update as TDM-R1 with no reward: the generator follows the KL direction
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import track
@@ -26,24 +27,33 @@ from trainer.tiny.world import sample_prompt, sample_tag
 SAVE_EVERY = 50
 
 
-def distil(config_file: Path, model: Path, work: Path, text_share: float) -> None:
+def distil(config_files: Sequence[Path], model: Path, work: Path, text_share: float) -> None:
     """Train the student; writes `model/student` and `model/fake`, resumes from `work`.
 
-    Prompts come from the whole world, held-out combinations included: the student stands for a
-    published few-step model, whose training nobody filtered.
+    config_files: one distillation each, which goes on from the one before. Prompts come from the
+    whole world, held-out combinations included: the student stands for a published few-step model,
+    whose training nobody filtered.
     """
-    config = load_config(config_file, [f'model.path="{model}"'])
+    loras = {"student_lora": model / "student", "fake_lora": model / "fake"}
+    start = [f'model.path="{model}"']
+    for number, config_file in enumerate(config_files, start=1):
+        config = load_config(config_file, start)
+        state = _train(config, work / f"student-{number}.safetensors", text_share, config_file.stem)
+        write_lora(loras["student_lora"], state.networks.lora("generator_ema"))
+        write_lora(loras["fake_lora"], state.networks.lora("fake"))
+        start = [f'model.path="{model}"', *(f'model.{k}="{v}"' for k, v in loras.items())]
+
+
+def _train(config: Config, checkpoint: Path, text_share: float, name: str) -> TrainState:
     state = _state(config)
-    method, checkpoint = TdmOnly(state), work / "student.safetensors"
-    start = _restore(state, checkpoint)
+    method, start = TdmOnly(state), _restore(state, checkpoint)
     total = config.run.iterations
-    for iteration in track(range(start, total), "student", completed=start, total=total):
+    for iteration in track(range(start, total), name, completed=start, total=total):
         batch = _fresh_batch(state, iteration, text_share)
         method.update(batch, None, iteration, iteration / total)
         if (iteration + 1) % SAVE_EVERY == 0 or iteration + 1 == total:
             _save(state, checkpoint, iteration + 1)
-    write_lora(model / "student", state.networks.lora("generator_ema"))
-    write_lora(model / "fake", state.networks.lora("fake"))
+    return state
 
 
 def _state(config: Config) -> TrainState:

@@ -1,0 +1,211 @@
+"""What does phi learn from so many scored groups? Minutes instead of a training run.
+
+``python -m benchmarks.surrogate --variant "shift 3" surrogate.t_shift=3`` rolls groups out by the
+start of the embedded model, has the counting scorer judge them in this process, trains phi once
+over most of them for each variant, and looks at the rest: how well phi ranks pictures it has not
+seen, and how much of what it says is about the reward. The reference is the teacher throughout, so
+that nothing but phi moves; every variant sees the same pictures in the same order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from reward_server.scorers import Scored, ScorerItem
+from reward_server.scorers.counting import CountingOptions, CountingScorer
+from reward_server.scorers.geneval import GenEvalTarget
+from trainer.backbones import Conditioning, load_backbone
+from trainer.config import Config, load_config
+from trainer.flow import time_grid
+from trainer.groups import Group, ScoredGroup
+from trainer.inflight import to_pixels
+from trainer.networks import build_networks
+from trainer.prompts import PromptStream
+from trainer.randomness import normals
+from trainer.rollout import Trajectory, rollout
+from trainer.tdm_r1 import losses
+from trainer.tdm_r1.state import Batch, ScoredBatch, TrainState
+from trainer.tdm_r1.surrogate import preferences, update_surrogate
+from trainer.tdm_r1.targets import Noised, noised_target
+from trainer.texts import TextCache
+
+CONFIG: Final = Path("trainer/configs/tiny.toml")
+STILL: Final = (
+    "reference.kind=static",
+    "surrogate.kl_anchor=teacher",
+    "surrogate.kl=0.01",
+    "optimizer.schedule=constant",
+)
+"""The reference stands still, and no schedule makes short runs differ from long ones."""
+LOOKS: Final = ((1, 0.92), (2, 0.78), (2, 0.9), (3, 0.6), (3, 0.8), (4, 0.5), (4, 0.7), (4, 0.85))
+"""(step of the trajectory, time) at which unseen pictures are looked at."""
+DRAWS: Final = 2
+"""Noises per look."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a variant's phi knows. ``ranking``: share of unseen pairs in the reward's order, with
+    its standard error over groups. ``tilt``: what phi says in favour of the better pictures, over
+    the size of all that it says, (A d_ref - A d) / |v_phi - v_ref|. ``distance``: that size."""
+
+    variant: str
+    updates: int
+    seconds: float
+    ranking: float
+    error: float
+    tilt: float
+    distance: float
+
+
+def rolled_out(state: TrainState, config: Config, count: int) -> list[ScoredGroup]:
+    """Groups of the start on training prompts of the counting reward, judged strictly."""
+    texts, scorer = TextCache(state.backbone), CountingScorer()
+    sets = [one for one in config.prompts if one.reward == CountingScorer.name]
+    stream, size = PromptStream(sets, config.run.seed), config.groups.size
+    times = time_grid(config.rollout.k_steps, config.rollout.flow_shift)
+    groups = []
+    for index in track(range(count), "rolling out"):
+        (prompt,) = stream.take(1)
+        keys = [("rollout", config.run.seed, index, i) for i in range(size)]
+        noise = normals(state.backbone.latent_shape, keys).to(state.backbone.device)
+        condition = texts.encode([prompt.text]).repeat(size)
+        path = rollout(state.networks.velocity("generator"), noise, condition, times)
+        target = GenEvalTarget.model_validate(prompt.target)
+        options = CountingOptions(mode="strict")
+        pixels = to_pixels(state.backbone.decode(path.final))
+        outcomes = scorer.score([ScorerItem(prompt.text, p, target, options) for p in pixels])
+        rewards = [o.reward if isinstance(o, Scored) else None for o in outcomes]
+        groups.append(ScoredGroup.of(Group(index, prompt, path, 0), rewards))
+    return groups
+
+
+def batch_of(state: TrainState, groups: Sequence[ScoredGroup]) -> ScoredBatch:
+    """Scored groups as an update takes them."""
+    texts = TextCache(state.backbone)
+    batch = Batch(
+        tuple(one.group.index for one in groups),
+        len(groups[0].rewards),
+        texts.encode([one.group.prompt.text for one in groups]),
+        Trajectory.cat([one.group.trajectory for one in groups]),
+    )
+    rewards = torch.stack([one.rewards for one in groups]).to(state.backbone.device)
+    return ScoredBatch(batch, rewards, tuple(one.group.prompt.reward for one in groups))
+
+
+def looks(state: TrainState, batch: Batch) -> Iterator[tuple[Noised, Conditioning]]:
+    """Every look at every picture, with noises that groups share and variants do too."""
+    condition, shape = batch.condition.repeat(batch.size), state.backbone.latent_shape
+    for look, (step, at) in enumerate(LOOKS):
+        j = torch.full((batch.samples,), step, device=state.backbone.device)
+        for draw in range(DRAWS):
+            e = normals(shape, [("look", key, look, draw) for key in batch.keys])
+            e = e.repeat_interleave(batch.size, 0).to(state.backbone.device)
+            t = torch.full((batch.samples,), at, device=state.backbone.device)
+            path = batch.trajectory.step(j)
+            yield noised_target(path, e, t, "mixed", importance_weight=False), condition
+
+
+@torch.no_grad()
+def known(state: TrainState, unseen: Sequence[ScoredBatch]) -> tuple[list[float], float, float]:
+    """(ranking accuracy of each unseen group, tilt, distance) of phi against the teacher."""
+    ranking, tilts, distances = list[float](), list[float](), list[float]()
+    for scored in unseen:
+        advantage = preferences(state, scored).advantage.values
+        total: Tensor = torch.zeros_like(scored.rewards)
+        for noised, condition in looks(state, scored.batch):
+            one = torch.ones_like(noised.t)
+            v = state.networks.velocity("surrogate")(noised.x_t, noised.t, condition)
+            ref = state.networks.velocity("teacher")(noised.x_t, noised.t, condition)
+            d = losses.denoising_distance(v, noised.v_star, one)
+            gain = (losses.denoising_distance(ref, noised.v_star, one) - d).view_as(total)
+            total += gain
+            tilts.append(float((advantage * gain).mean()))
+            distances.append(float((v - ref).square().mean()))
+        pairs = zip(total, scored.rewards, strict=True)
+        ranking += [losses.ranking_accuracy(s[None], r[None])[0] for s, r in pairs]
+    distance = (sum(distances) / len(distances)) ** 0.5
+    tilt = sum(tilts) / len(tilts) / distance if distance else 0.0
+    return ranking, tilt, distance
+
+
+def measure(
+    name: str, overrides: Sequence[str], groups: Sequence[ScoredGroup], unseen: int
+) -> Found:
+    """Trains phi once over all groups but the last ``unseen``, then looks at those."""
+    state = start(overrides)
+    size, seen = state.config.groups.per_step, groups[: len(groups) - unseen]
+    steps, began = len(seen) // size, time.perf_counter()
+    for step in track(range(steps), name):
+        scored = batch_of(state, seen[step * size : (step + 1) * size])
+        update_surrogate(state, scored, step, step / steps)
+    seconds = time.perf_counter() - began
+    speaking = [one for one in groups[len(seen) :] if one.rewards.std() > 0]
+    parts = [batch_of(state, speaking[i : i + size]) for i in range(0, len(speaking), size)]
+    ranking, tilt, distance = known(state, parts)
+    spread = torch.tensor(ranking)
+    error = float(spread.std() / len(ranking) ** 0.5)
+    updates = steps * state.config.surrogate.updates * state.config.groups.phi_epochs
+    return Found(name, updates, seconds, float(spread.mean()), error, tilt, distance)
+
+
+def start(overrides: Sequence[str] = ()) -> TrainState:
+    """All roles of the embedded model, at their start."""
+    config = load_config(CONFIG, [*STILL, *overrides])
+    backbone = load_backbone(config.model, config.compute)
+    return TrainState(backbone, build_networks(backbone, config), config)
+
+
+def show(found: Sequence[Found]) -> None:
+    """One line per variant, and its ratio to the first."""
+    table = Table("variant", "updates", "ranking", "+-", "tilt", "ratio", "distance", "s an update")
+    for one in found:
+        numbers = (
+            one.ranking,
+            one.error,
+            one.tilt,
+            one.tilt / (found[0].tilt or math.nan),
+            one.distance,
+        )
+        shown = [f"{number:.3f}" for number in numbers]
+        table.add_row(one.variant, str(one.updates), *shown, f"{one.seconds / one.updates:.2f}")
+    Console().print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures the configuration as it is and every variant of it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.surrogate", description=__doc__)
+    parser.add_argument("--groups", type=int, default=480, help="that phi is trained on")
+    parser.add_argument("--unseen", type=int, default=160, help="that it is asked about")
+    parser.add_argument(
+        "--variant", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE")
+    )
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args(arguments)
+    state = start(args.overrides)
+    groups = rolled_out(state, state.config, args.groups + args.unseen)
+    variants = [[CONFIG.name], *args.variant]
+    found = [measure(v[0], [*args.overrides, *v[1:]], groups, args.unseen) for v in variants]
+    show(found)
+    if args.json is not None:
+        args.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
