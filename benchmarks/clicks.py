@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ from trainer.config import load_config
 from trainer.evaluate import Policy, Settings, batches, generate
 from trainer.evaluation import START, TRAINED
 from trainer.evaluation_set import TEXT, embedded_prompts, images
+from trainer.interrupt import terminated_like_ctrl_c
 from trainer.measure import Plan, build_policies, load_roles
 from trainer.run_folder import read_config, trained_lora
 
@@ -169,14 +171,14 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     args = parser.parse_args()
     curves: dict[str, Sequence[bool]] = {}
-    for taste in args.taste:
-        for seed in range(args.seeds):
-            folder = (args.folder / f"{taste}-{seed}").resolve()
-            folder.mkdir(parents=True)
+    for taste, seed in product(args.taste, range(args.seeds)):
+        folder = (args.folder / f"{taste}-{seed}").resolve()
+        folder.mkdir(parents=True)
+        with terminated_like_ctrl_c():  # which stops server, people and trainer
             found = measure(folder, taste, args.clicks, seed, args.images_per_tag, args.overrides)
-            (folder / "clicks.json").write_text(json.dumps(found) + "\n")
-            sys.stdout.write(report(found) + "\n")
-            curves[f"{taste}, seed {seed}"] = [bool(one) for one in found["liked"]]
+        (folder / "clicks.json").write_text(json.dumps(found) + "\n")
+        sys.stdout.write(report(found) + "\n")
+        curves[f"{taste}, seed {seed}"] = [bool(one) for one in found["liked"]]
     plot(curves, args.folder / "like-rate.png")
     return 0
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import statistics
 import threading
 import time
 from pathlib import Path
@@ -22,7 +24,7 @@ from trainer.evaluation import TRAINED, Evaluation, load
 from trainer.intervals import Estimate
 from trainer.metrics import read_metrics
 from trainer.results import BASE as BASE_FILE
-from trainer.results import CellResult, Results, over_seeds
+from trainer.results import SIGNS, CellResult, Results, order, over_seeds
 from trainer.results_page import markdown
 from trainer.results_plots import draw, mean_curve
 from trainer.run import RUN_FILE
@@ -131,7 +133,8 @@ def results(tmp_path: Path) -> Results:
         estimate = Estimate(value, value - 0.1, value + 0.1, 50)
         scores = {"overall": estimate, "text": estimate}
         curve = [(0.0, 0.1), (10.0, value)]
-        return CellResult("one", seed, "done", "", 3, 2.5, scores, {}, curve, curve)
+        signs = dict.fromkeys(SIGNS, curve)
+        return CellResult("one", seed, "done", "", 3, 2.5, scores, {}, curve, curve, signs)
 
     others = [
         CellResult("two", 0, "begun", iterations=2, minutes=1.0),
@@ -171,12 +174,31 @@ def test_a_mean_needs_at_least_one_seed(tmp_path: Path) -> None:
     assert mean is not None and mean.value == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [((-0.03, -0.02, -0.04), "below"), ((0.02, 0.03, 0.025), "above"), ((0.03, -0.01), "open")],
+)
+def test_an_order_counts_where_it_exceeds_twice_its_error_over_the_seeds(
+    differences: tuple[float, ...], verdict: str
+) -> None:
+    def cell(seed: int, value: float) -> CellResult:
+        paired = {"overall": Estimate(value, value, value, 50)}
+        return CellResult("two", seed, "done", against_first=paired)
+
+    cells = [cell(seed, value) for seed, value in enumerate(differences)]
+    found = order(cells, "overall")
+    assert found is not None and found.verdict == verdict
+    spread = statistics.stdev(differences) / len(differences) ** 0.5
+    assert found.error == pytest.approx(2 * spread)
+    assert order(cells[:1], "overall") is None
+
+
 def test_figures_are_the_same_bytes_for_the_same_results(tmp_path: Path) -> None:
     found = results(tmp_path)
     first = {text: path.read_bytes() for text, path in draw(found, tmp_path / "a", "results")}
     second = {text: path.read_bytes() for text, path in draw(found, tmp_path / "b", "results")}
     assert first == second
-    assert len(first) == 2
+    assert len(first) == 3
     changed = Results(found.ablation, found.cells[1:])
     third = {text: path.read_bytes() for text, path in draw(changed, tmp_path / "c", "results")}
     assert all(third[text] != first[text] for text in first)
@@ -274,6 +296,28 @@ def test_an_interrupted_ablation_goes_on_with_several_cells_at_once(
     assert "3 of 3 cells are done" in page
     assert "not yet run" not in page
     assert "teacher (80 NFE)" in page
-    for figure in ("curves", "scores"):
+    for figure in ("curves", "signs", "scores"):
         assert (tmp_path / "images" / f"results-{figure}.svg").is_file()
     assert TRAINED in load(cells[2].folder / "eval.json").rows
+
+
+def test_the_numbers_of_finished_cells_outlive_their_runs(
+    tmp_path: Path, reward_server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = matrix(tmp_path, f'kept = "{tmp_path}/kept"', model=build_sd3_folder(tmp_path / "model"))
+    command = ["ablate", str(file), "--server", reward_server.url]
+    two = "variants=[{name='a', title='A'}, {name='b', title='B', set=['method=tdm_only']}]"
+    assert main([*command, "--set", two]) == 0, capsys.readouterr()
+    page = (tmp_path / "results.md").read_text()
+    figures = sorted((p.name, p.read_bytes()) for p in (tmp_path / "images").iterdir())
+    assert "2 of 2 cells are done" in page
+
+    shutil.rmtree(tmp_path / "runs")
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    assert main(["ablate", str(file), "--server", nowhere, "--set", two]) == 0
+    assert not (tmp_path / "runs").exists()
+    assert (tmp_path / "results.md").read_text() == page
+    assert sorted((p.name, p.read_bytes()) for p in (tmp_path / "images").iterdir()) == figures
+
+    longer = ["--set", two, "--set", 'set=["run.iterations=4"]']
+    assert [cell.state() for cell in load_ablation(file, longer[1::2]).cells] == ["missing"] * 2

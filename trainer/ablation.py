@@ -44,6 +44,9 @@ class Ablation(Section):
     base: Path
     folder: Path = Path("runs")
     page: Path = Path("docs/results.md")
+    # Where the numbers of finished cells stay when the runs are gone, for example in the tree: a
+    # cell found there is done. None: in the runs' folders alone.
+    kept: Path | None = None
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     images_per_tag: Count = 100
     signs: Count = 100
@@ -87,6 +90,17 @@ class Cell:
         """The run's folder."""
         return self.ablation.home / self.name
 
+    @property
+    def kept(self) -> Path | None:
+        """Where its numbers are kept once it is done."""
+        return None if self.ablation.kept is None else self.ablation.kept / self.name
+
+    @property
+    def numbers(self) -> Path:
+        """Where its numbers are read: where they were kept, else in the run's folder."""
+        kept = self.kept
+        return self.folder if kept is None or not (kept / EVALUATION).is_file() else kept
+
     def config(self, url: str | None = None) -> Config:
         """The run's configuration, with the reward server at `url`.
 
@@ -109,12 +123,13 @@ class Cell:
             CheckpointError: its folder holds a run of another configuration.
         """
         failed = (self.folder / FAILURE).is_file()
-        if not (self.folder / CONFIG).is_file():
+        numbers = self.numbers
+        if not (numbers / CONFIG).is_file():
             return "failed" if failed else "missing"
-        stored, wanted = read_config(self.folder), self.config()
-        require_same(self.folder, stored.model_dump(mode="json"), wanted)
+        stored, wanted = read_config(numbers), self.config()
+        require_same(numbers, stored.model_dump(mode="json"), wanted)
         as_long = stored.run.iterations == wanted.run.iterations
-        if (self.folder / EVALUATION).is_file() and as_long:
+        if (numbers / EVALUATION).is_file() and as_long:
             return "done"
         if failed:
             return "failed"

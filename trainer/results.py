@@ -1,12 +1,17 @@
-"""What an ablation has found so far: every cell's numbers, read from its run's folder.
+"""What an ablation has found so far: every cell's numbers, from its run's folder or kept apart.
 
 Nothing is measured here, and a cell that has not been run has no numbers.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from trainer.ablation import FAILURE, Ablation, Cell, State
 from trainer.evaluation import (
@@ -21,12 +26,24 @@ from trainer.evaluation import (
 from trainer.evaluation_set import TEXT
 from trainer.gather import series
 from trainer.intervals import Estimate, mean_of
-from trainer.metrics import read_metrics
+from trainer.metrics import FILE_NAME, read_metrics
 from trainer.report_plots import Point
+from trainer.run import CONFIG
 from trainer.run_folder import EVALUATION
 
 BASE = "base.json"  # teacher and start, measured once for the whole ablation
 SHOWN = (OVERALL, TEXT)  # the columns of the page
+# What tells whether the surrogate knows something and the generator follows it.
+SIGNS = ("surrogate/ranking_accuracy", "force/ratio", "force/cosine")
+# What is kept of a cell's record: what the page draws.
+KEPT_METRICS = (
+    "iteration",
+    "clock_s",
+    "reward/mean",
+    "heldout/iteration",
+    "heldout/score",
+    *SIGNS,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,7 @@ class CellResult:
     against_first: Mapping[str, Estimate] = field(default_factory=dict)
     reward: Sequence[Point] = ()
     heldout: Sequence[Point] = ()
+    signs: Mapping[str, Sequence[Point]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,9 +83,27 @@ def gather_results(ablation: Ablation) -> Results:
         EvaluationError: an eval.json is damaged.
         CheckpointError: a folder holds a run of another configuration.
     """
-    base = ablation.home / BASE
+    base = base_file(ablation)
     cells = [_result(cell) for cell in ablation.cells]
     return Results(ablation, cells, load(base) if base.is_file() else None)
+
+
+def base_file(ablation: Ablation) -> Path:
+    """Where teacher and start are measured, once."""
+    return (ablation.kept or ablation.home) / BASE
+
+
+def keep(cell: Cell) -> None:
+    """Puts the numbers of a finished cell where they are kept; the evaluation comes last."""
+    if cell.kept is None:
+        return
+    cell.kept.mkdir(parents=True, exist_ok=True)
+    rows = read_metrics(cell.folder)
+    kept = [{k: round(row[k], 4) for k in KEPT_METRICS if k in row} for row in rows]
+    lines = "".join(json.dumps(row) + "\n" for row in kept)
+    (cell.kept / FILE_NAME).write_text(lines, encoding="utf-8")
+    for name in (CONFIG, EVALUATION):
+        shutil.copyfile(cell.folder / name, cell.kept / name)
 
 
 def over_seeds(
@@ -79,8 +115,33 @@ def over_seeds(
     return mean_of(found) if found else None
 
 
+@dataclass(frozen=True)
+class Order:
+    """Where a variant stands against the first: the mean of the paired differences over the seeds,
+    and twice its standard error."""
+
+    difference: float
+    error: float
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        if abs(self.difference) <= self.error:
+            return "open"
+        return "above" if self.difference > 0 else "below"
+
+
+def order(cells: Sequence[CellResult], column: str) -> Order | None:
+    """A variant's place by the seeds' own spread; None below two seeds."""
+    found = [cell.against_first[column].value for cell in cells if column in cell.against_first]
+    if len(found) < 2:
+        return None
+    error = 2 * statistics.stdev(found) / len(found) ** 0.5
+    return Order(statistics.fmean(found), error)
+
+
 def _result(cell: Cell) -> CellResult:
-    state, rows = cell.state(), read_metrics(cell.folder)
+    state, rows = cell.state(), read_metrics(cell.numbers)
     evaluation = _evaluation(cell) if state == "done" else None
     failure = cell.folder / FAILURE
     first = Cell(cell.ablation, cell.ablation.variants[0], cell.seed)
@@ -97,15 +158,16 @@ def _result(cell: Cell) -> CellResult:
         heldout=[
             (r["heldout/iteration"], r["heldout/score"]) for r in rows if "heldout/score" in r
         ],
+        signs={name: [(x, y) for x, y in series(rows, name) if math.isfinite(y)] for name in SIGNS},
     )
 
 
 def _evaluation(cell: Cell) -> Evaluation:
-    evaluation = load(cell.folder / EVALUATION)
+    file = cell.numbers / EVALUATION
+    evaluation = load(file)
     if TRAINED not in evaluation.rows:
         raise EvaluationError(
-            f"{cell.folder / EVALUATION} measures no trained generator; delete it and run the "
-            "ablation again"
+            f"{file} measures no trained generator; delete it and run the ablation again"
         )
     return evaluation
 

@@ -11,7 +11,7 @@ from trainer.evaluation import START, TEACHER
 from trainer.evaluation import table as estimates
 from trainer.intervals import Estimate
 from trainer.report_tables import column_name
-from trainer.results import SHOWN, CellResult, Results, over_seeds
+from trainer.results import SHOWN, CellResult, Order, Results, order, over_seeds
 
 NOT_RUN = "not yet run"
 STATES = {"missing": NOT_RUN, "begun": "not finished", "failed": "failed", "done": "done"}
@@ -33,7 +33,8 @@ def markdown(results: Results, figures: Sequence[tuple[str, str]], command: str)
         _by_variant(results),
         "Means over the seeds done, with 95 % intervals over held-out images; how much seeds "
         "differ stands below. Differences are paired, image by image and seed by seed, with the "
-        "first variant.",
+        "first variant. The order over seeds is the mean of those differences by seed and twice "
+        "its standard error: above or below where the one exceeds the other, else open.",
         *[f"![{text}]({path})" for text, path in figures],
         "## By seed",
         _by_seed(results),
@@ -58,25 +59,33 @@ def _setting(results: Results) -> str:
 
 def _by_variant(results: Results) -> str:
     heads = [column_name(column) for column in SHOWN]
-    rows = [["variant", *heads, *[f"{head}, difference" for head in heads], "seeds"]]
+    rows = [["variant", *heads, *[f"{head}, difference" for head in heads]]]
+    rows[0] += [f"{heads[0]}, order over seeds", "seeds"]
     if results.base is not None:
         measured = estimates(results.base).rows
         for name in (TEACHER, START):
             if name in measured:
                 row = results.base.rows[name]
                 cells = [_cell(measured[name].get(column)) for column in SHOWN]
-                rows.append([f"{row.label} ({row.nfe} NFE)", *cells, "", "", ""])
+                rows.append([f"{row.label} ({row.nfe} NFE)", *cells, "", "", "", ""])
     total = len(results.ablation.seeds)
     for variant in results.ablation.variants:
         cells_of = results.of(variant.name)
         done = sum(cell.state == "done" for cell in cells_of)
         if not done:
-            rows.append([variant.title, NOT_RUN, NOT_RUN, "", "", f"0 of {total}"])
+            rows.append([variant.title, NOT_RUN, NOT_RUN, "", "", "", f"0 of {total}"])
             continue
         scores = [_cell(over_seeds(cells_of, column)) for column in SHOWN]
         paired = [_cell(over_seeds(cells_of, c, paired=True), signed=True) for c in SHOWN]
-        rows.append([variant.title, *scores, *paired, f"{done} of {total}"])
+        place = _order(order(cells_of, SHOWN[0]))
+        rows.append([variant.title, *scores, *paired, place, f"{done} of {total}"])
     return _table(rows)
+
+
+def _order(found: Order | None) -> str:
+    if found is None:
+        return ""
+    return f"{found.difference:+.3f} +-{found.error:.3f}: {found.verdict}"
 
 
 def _by_seed(results: Results) -> str:

@@ -1,4 +1,4 @@
-"""Figures of the results page, drawn by matplotlib: curves over training, and final scores.
+"""Figures of the results page, drawn by matplotlib: curves and signs over training, final scores.
 
 The same results give the same bytes. A variant without a finished or begun cell is left out.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,30 @@ from trainer.report_tables import column_name
 from trainer.results import SHOWN, CellResult, Results, over_seeds
 
 FIXED = {"svg.hashsalt": "results", "font.size": 8}
-CURVES: tuple[tuple[str, Callable[[CellResult], Sequence[Point]]], ...] = (
+Panel = tuple[str, Callable[[CellResult], Sequence[Point]]]
+CURVES: tuple[Panel, ...] = (
     ("held-out score", lambda cell: cell.heldout),
     ("training reward (smoothed)", lambda cell: smoothed(cell.reward)),
+)
+SIGN_CURVES: tuple[Panel, ...] = (
+    ("ranking against the reference", lambda cell: _sign(cell, "surrogate/ranking_accuracy")),
+    ("force |rho g_r| / |g_kl|", lambda cell: _sign(cell, "force/ratio")),
+    ("cos(g_r, g_kl)", lambda cell: _sign(cell, "force/cosine")),
 )
 
 
 def draw(results: Results, folder: Path, stem: str) -> list[tuple[str, Path]]:
     """Writes the figures to `folder`; (what it shows, path) of each."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = (("curves", "Scores over training", _curves), ("scores", "Final scores", _scores))
+    figures = (
+        ("curves", "Scores over training", partial(_curves, panels=CURVES)),
+        (
+            "signs",
+            "Surrogate and force over training, smoothed",
+            partial(_curves, panels=SIGN_CURVES),
+        ),
+        ("scores", "Final scores", _scores),
+    )
     written = []
     with matplotlib.rc_context(FIXED):
         for name, text, plot in figures:
@@ -46,19 +61,24 @@ def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
     return [(x, statistics.fmean(t[x] for t in tables)) for x in common]
 
 
-def _curves(results: Results) -> Any:
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for axes, (label, of) in zip(figure.subplots(1, len(CURVES)), CURVES, strict=True):
+def _sign(cell: CellResult, name: str) -> Sequence[Point]:
+    return smoothed(cell.signs.get(name, ()))
+
+
+def _curves(results: Results, panels: Sequence[Panel]) -> Any:
+    """One panel each, one colour a variant: its mean over seeds, and every seed thinly."""
+    figure, named = Figure(figsize=(10, 3.2), layout="constrained"), dict[str, Any]()
+    for axes, (label, of) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for k, variant in enumerate(results.ablation.variants):
             curves = [of(cell) for cell in results.of(variant.name)]
             for curve in curves:
                 axes.plot(*_columns(curve), color=f"C{k % 10}", alpha=0.25, linewidth=0.7)
-            mean = mean_curve(curves)
-            axes.plot(*_columns(mean), color=f"C{k % 10}", label=variant.title if mean else None)
+            if mean := mean_curve(curves):
+                (named[variant.title],) = axes.plot(*_columns(mean), color=f"C{k % 10}")
         axes.set_xlabel("iteration")
         axes.set_title(label)
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(frameon=False)
+    if named:
+        figure.legend(named.values(), named, loc="outside right upper", frameon=False)
     return figure
 
 

@@ -25,7 +25,7 @@ from trainer.interrupt import terminated_like_ctrl_c
 from trainer.local_server import Child, LocalServer
 from trainer.loop import train
 from trainer.measure import Plan, measure
-from trainer.results import BASE, gather_results
+from trainer.results import base_file, gather_results, keep
 from trainer.results_page import markdown
 from trainer.results_plots import draw
 from trainer.run import connect
@@ -112,6 +112,7 @@ def run_cell(cell: Cell, url: str, console: Console) -> None:
         return
     save_shots(folder, shots)
     save(result, folder / EVALUATION)
+    keep(cell)
 
 
 def write_page(ablation: Ablation, args: argparse.Namespace) -> Path:
@@ -142,7 +143,7 @@ def _server(args: argparse.Namespace, ablation: Ablation) -> Iterator[str]:
 
 def _measure_base(ablation: Ablation, url: str, console: Console) -> None:
     """Teacher and start, once: what every cell began with."""
-    file = ablation.home / BASE
+    file = base_file(ablation)
     if file.is_file():
         return
     config = ablation.cells[0].config(url)
