@@ -166,6 +166,8 @@ def measure(
 def start(overrides: Sequence[str] = ()) -> TrainState:
     """All roles of the embedded model, at their start."""
     config = load_config(CONFIG, [*STILL, *overrides])
+    if config.compute.threads is not None:
+        torch.set_num_threads(config.compute.threads)
     backbone = load_backbone(config.model, config.compute)
     return TrainState(backbone, build_networks(backbone, config), config)
 

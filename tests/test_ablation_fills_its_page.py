@@ -321,3 +321,8 @@ def test_the_numbers_of_finished_cells_outlive_their_runs(
 
     longer = ["--set", two, "--set", 'set=["run.iterations=4"]']
     assert [cell.state() for cell in load_ablation(file, longer[1::2]).cells] == ["missing"] * 2
+    base = tmp_path / "kept" / BASE_FILE
+    base.write_text(load(base).model_copy(update={"weights": {"other": ""}}).model_dump_json())
+    capsys.readouterr()
+    assert main([*command, *longer]) == 2
+    assert f"{base.parent} holds cells of other weights" in capsys.readouterr().err

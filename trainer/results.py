@@ -1,6 +1,7 @@
 """What an ablation has found so far: every cell's numbers, from its run's folder or kept apart.
 
-Nothing is measured here, and a cell that has not been run has no numbers.
+Nothing is measured here, and a cell that has not been run has no numbers. What is kept is enough to
+draw the page again.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ def keep(cell: Cell) -> None:
     if cell.kept is None:
         return
     cell.kept.mkdir(parents=True, exist_ok=True)
+    (cell.kept / EVALUATION).unlink(missing_ok=True)  # of a shorter run
     rows = read_metrics(cell.folder)
     kept = [{k: round(row[k], 4) for k in KEPT_METRICS if k in row} for row in rows]
     lines = "".join(json.dumps(row) + "\n" for row in kept)

@@ -20,7 +20,7 @@ from trainer.ablation import FAILURE, Ablation, Cell, find_cell, load_ablation
 from trainer.commands.eval import BASE_ROWS, evaluation_id
 from trainer.errors import TrainerError
 from trainer.evaluate import Settings
-from trainer.evaluation import TRAINED, save
+from trainer.evaluation import TRAINED, load, save, weight_hashes
 from trainer.interrupt import terminated_like_ctrl_c
 from trainer.local_server import Child, LocalServer
 from trainer.loop import train
@@ -143,10 +143,14 @@ def _server(args: argparse.Namespace, ablation: Ablation) -> Iterator[str]:
 
 def _measure_base(ablation: Ablation, url: str, console: Console) -> None:
     """Teacher and start, once: what every cell began with."""
-    file = base_file(ablation)
+    file, config = base_file(ablation), ablation.cells[0].config(url)
     if file.is_file():
+        if load(file).weights != weight_hashes(config.model.path):
+            raise AblationError(
+                f"{file.parent} holds cells of other weights than {config.model.path}; move it "
+                "away to begin the matrix anew, or restore the weights"
+            )
         return
-    config = ablation.cells[0].config(url)
     settings = Settings(
         ablation.images_per_tag, ablation.signs, run_id=f"{ablation.name}.evaluation"
     )
