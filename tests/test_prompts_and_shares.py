@@ -91,6 +91,18 @@ def test_shares_are_exact_and_epochs_do_not_repeat(tmp_path: Path) -> None:
         assert sum(p.reward == "ocr" for p in taken[start : start + 8]) == 2
 
 
+def test_a_files_tags_can_have_shares_of_their_own(tmp_path: Path) -> None:
+    tags = ["a"] * 9 + ["b"] + ["c"] * 5
+    lines = (json.dumps({"prompt": f"{tag} {i}", "tag": tag}) for i, tag in enumerate(tags))
+    file = written(tmp_path / "all.jsonl", *lines)
+    sets = [PromptSet(file=file, reward="human", tags=(tag,)) for tag in ("a", "b")]
+    assert [p.tag for p in PromptStream(sets, 0).take(8)].count("b") == 4
+    both = PromptSet(file=file, reward="human", tags=("a", "b"))
+    assert {prompt.tag for prompt in read_prompt_set(both)} == {"a", "b"}
+    with pytest.raises(PromptError, match=r"no prompts tagged 'd'; its tags are: a, b, c"):
+        read_prompt_set(PromptSet(file=file, reward="human", tags=("a", "d")))
+
+
 def test_a_stream_continues_at_its_cursor(tmp_path: Path) -> None:
     sets = [PromptSet(file=numbered(tmp_path / "a.jsonl", 5), reward="human")]
     stream = PromptStream(sets, seed=3)

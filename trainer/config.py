@@ -96,9 +96,14 @@ class ServerConfig(Section):
 
 
 class PromptSet(Section):
-    """One file of prompts, the reward that scores it, and its share of the groups."""
+    """One file of prompts, the reward that scores it, and its share of the groups.
+
+    tags: only the prompts with one of these tags, so that a file's tags can have shares of their
+    own; empty: all.
+    """
 
     file: Path
+    tags: tuple[str, ...] = ()
     reward: str
     share: Positive = 1.0
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)

@@ -23,7 +23,7 @@ CLAUSES = ("include", "exclude")
 
 
 def read_prompt_set(source: PromptSet) -> list[Prompt]:
-    """All prompts of a file, in its order."""
+    """All prompts of a file with the tags that are asked for, in its order."""
     try:
         lines = source.file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -39,6 +39,15 @@ def read_prompt_set(source: PromptSet) -> list[Prompt]:
             raise PromptError(f"{source.file}:{number}: {error}") from error
     if not prompts:
         raise PromptError(f"{source.file} holds no prompts")
+    if source.tags:
+        known = sorted({prompt.tag for prompt in prompts})
+        for tag in source.tags:
+            if tag not in known:
+                raise PromptError(
+                    f"{source.file} holds no prompts tagged {tag!r}; its tags are: "
+                    f"{', '.join(known)}"
+                )
+        prompts = [prompt for prompt in prompts if prompt.tag in source.tags]
     return prompts
 
 
