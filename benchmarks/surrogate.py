@@ -29,14 +29,15 @@ from reward_server.scorers import Scored, ScorerItem
 from reward_server.scorers.counting import CountingOptions, CountingScorer
 from reward_server.scorers.geneval import GenEvalTarget
 from trainer.backbones import Conditioning, load_backbone
-from trainer.config import Config, load_config
+from trainer.config import load_config
 from trainer.flow import time_grid
 from trainer.groups import Group, ScoredGroup
 from trainer.inflight import to_pixels
 from trainer.networks import build_networks
 from trainer.prompts import PromptStream
 from trainer.randomness import normals
-from trainer.rollout import Trajectory, rollout
+from trainer.rollout import rollout
+from trainer.supply import scored_batch
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.state import Batch, ScoredBatch, TrainState
 from trainer.tdm_r1.surrogate import preferences, update_surrogate
@@ -72,9 +73,9 @@ class Found:
     distance: float
 
 
-def rolled_out(state: TrainState, config: Config, count: int) -> list[ScoredGroup]:
+def rolled_out(state: TrainState, count: int) -> list[ScoredGroup]:
     """Groups of the start on training prompts of the counting reward, judged strictly."""
-    texts, scorer = TextCache(state.backbone), CountingScorer()
+    config, texts, scorer = state.config, TextCache(state.backbone), CountingScorer()
     sets = [one for one in config.prompts if one.reward == CountingScorer.name]
     stream, size = PromptStream(sets, config.run.seed), config.groups.size
     times = time_grid(config.rollout.k_steps, config.rollout.flow_shift)
@@ -92,19 +93,6 @@ def rolled_out(state: TrainState, config: Config, count: int) -> list[ScoredGrou
         rewards = [o.reward if isinstance(o, Scored) else None for o in outcomes]
         groups.append(ScoredGroup.of(Group(index, prompt, path, 0), rewards))
     return groups
-
-
-def batch_of(state: TrainState, groups: Sequence[ScoredGroup]) -> ScoredBatch:
-    """Scored groups as an update takes them."""
-    texts = TextCache(state.backbone)
-    batch = Batch(
-        tuple(one.group.index for one in groups),
-        len(groups[0].rewards),
-        texts.encode([one.group.prompt.text for one in groups]),
-        Trajectory.cat([one.group.trajectory for one in groups]),
-    )
-    rewards = torch.stack([one.rewards for one in groups]).to(state.backbone.device)
-    return ScoredBatch(batch, rewards, tuple(one.group.prompt.reward for one in groups))
 
 
 def looks(state: TrainState, batch: Batch) -> Iterator[tuple[Noised, Conditioning]]:
@@ -148,14 +136,16 @@ def measure(
 ) -> Found:
     """Trains phi once over all groups but the last ``unseen``, then looks at those."""
     state = start(overrides)
+    texts, device = TextCache(state.backbone), state.backbone.device
     size, seen = state.config.groups.per_step, groups[: len(groups) - unseen]
     steps, began = len(seen) // size, time.perf_counter()
     for step in track(range(steps), name):
-        scored = batch_of(state, seen[step * size : (step + 1) * size])
+        scored = scored_batch(seen[step * size : (step + 1) * size], texts, device)
         update_surrogate(state, scored, step, step / steps)
     seconds = time.perf_counter() - began
     speaking = [one for one in groups[len(seen) :] if one.rewards.std() > 0]
-    parts = [batch_of(state, speaking[i : i + size]) for i in range(0, len(speaking), size)]
+    rows = range(0, len(speaking), size)
+    parts = [scored_batch(speaking[i : i + size], texts, device) for i in rows]
     ranking, tilt, distance = known(state, parts)
     spread = torch.tensor(ranking)
     error = float(spread.std() / len(ranking) ** 0.5)
@@ -166,8 +156,6 @@ def measure(
 def start(overrides: Sequence[str] = ()) -> TrainState:
     """All roles of the embedded model, at their start."""
     config = load_config(CONFIG, [*STILL, *overrides])
-    if config.compute.threads is not None:
-        torch.set_num_threads(config.compute.threads)
     backbone = load_backbone(config.model, config.compute)
     return TrainState(backbone, build_networks(backbone, config), config)
 
@@ -199,8 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args(arguments)
-    state = start(args.overrides)
-    groups = rolled_out(state, state.config, args.groups + args.unseen)
+    groups = rolled_out(start(args.overrides), args.groups + args.unseen)
     variants = [[CONFIG.name], *args.variant]
     found = [measure(v[0], [*args.overrides, *v[1:]], groups, args.unseen) for v in variants]
     show(found)

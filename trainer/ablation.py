@@ -99,7 +99,7 @@ class Cell:
     def numbers(self) -> Path:
         """Where its numbers are read: where they were kept, else in the run's folder."""
         kept = self.kept
-        return self.folder if kept is None or not (kept / EVALUATION).is_file() else kept
+        return kept if kept is not None and (kept / EVALUATION).is_file() else self.folder
 
     def config(self, url: str | None = None) -> Config:
         """The run's configuration, with the reward server at `url`.

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -49,8 +48,6 @@ def student_lora(config: Config) -> Path | None:
 
 def measure(plan: Plan, client: RewardClient, console: Console) -> tuple[Evaluation, list[Shot]]:
     """Measure the plan's rows with a progress bar; the shots show the other models as well."""
-    if plan.config.compute.threads:
-        torch.set_num_threads(plan.config.compute.threads)
     networks = load_roles(plan)
     policies = build_policies(plan, networks)
     measured = [policies[name] for name in plan.rows]

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from rich.console import Console
 
 from shared.client import RewardClient
@@ -246,8 +245,6 @@ def open_run(
         raise CheckpointError(
             f"{folder} already holds a run; resume it with --resume, or choose another run.name"
         )
-    if config.compute.threads is not None:
-        torch.set_num_threads(config.compute.threads)
     with ExitStack() as stack:
         processes = stack.enter_context(joined_processes())
         _require_even_shares(config, processes)

@@ -8,6 +8,7 @@ Refuses to drop a group: an interrupted wait puts back what it took.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from trainer.rollout import Trajectory
 from trainer.run import Run
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch
 from trainer.tdm_r1.update import timed
+from trainer.texts import TextCache
 
 POLL_S = 0.2
 
@@ -52,7 +54,9 @@ def _own_groups(run: Run) -> Batch | None:
     """The batch that the current generator has rolled out already, in a run stopped meanwhile."""
     waiting = [e.group for e in run.inflight.snapshot() if e.group.version == run.iteration]
     newest = waiting[-run.own_groups :]
-    return _batch(run, newest) if len(newest) == run.own_groups else None
+    if len(newest) != run.own_groups:
+        return None
+    return batch_of(newest, run.texts, run.state.backbone.device)
 
 
 def roll_out(run: Run, metrics: Metrics, *, submit: bool) -> Batch:
@@ -126,9 +130,10 @@ def await_scores(run: Run, interrupt: Interrupt, metrics: Metrics) -> ScoredBatc
     metrics["time/rewards"] = time.monotonic() - start
     _note_staleness(run, taken, late, metrics)
     if run.state.processes.any(bool(late)):
-        scored_late = _scored_batch(run, late or [_silent(taken[0])])
+        told = late or [_silent(taken[0])]
+        scored_late = scored_batch(told, run.texts, run.state.backbone.device)
         run.method.update(None, scored_late, run.iteration, run.progress)
-    return _scored_batch(run, taken)
+    return scored_batch(taken, run.texts, run.state.backbone.device)
 
 
 def _silent(scored: ScoredGroup) -> ScoredGroup:
@@ -161,17 +166,20 @@ def _idle_update(run: Run) -> None:
     run.finish_iteration(metrics)
 
 
-def _batch(run: Run, groups: list[Group]) -> Batch:
-    device = run.state.backbone.device
+def batch_of(groups: Sequence[Group], texts: TextCache, device: torch.device) -> Batch:
+    """Whole groups of one size as an update takes them."""
     return Batch(
         tuple(g.index for g in groups),
-        run.config.groups.size,
-        run.texts.encode([g.prompt.text for g in groups]),
+        len(groups[0].trajectory.final),
+        texts.encode([g.prompt.text for g in groups]),
         Trajectory.cat([g.trajectory for g in groups]).to(device),
     )
 
 
-def _scored_batch(run: Run, scored: list[ScoredGroup]) -> ScoredBatch:
-    rewards = torch.stack([s.rewards for s in scored]).to(run.state.backbone.device)
+def scored_batch(
+    scored: Sequence[ScoredGroup], texts: TextCache, device: torch.device
+) -> ScoredBatch:
+    """The same with their rewards."""
+    rewards = torch.stack([s.rewards for s in scored]).to(device)
     names = tuple(s.group.prompt.reward for s in scored)
-    return ScoredBatch(_batch(run, [s.group for s in scored]), rewards, names)
+    return ScoredBatch(batch_of([s.group for s in scored], texts, device), rewards, names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from trainer.backbones.base import Backbone, Conditioning, LoadBackbone
 from trainer.backbones.sd3 import load_sd3
 from trainer.config import ComputeConfig, ModelConfig
@@ -10,7 +12,12 @@ BACKBONES: dict[str, LoadBackbone] = {"sd3": load_sd3}
 
 
 def load_backbone(model: ModelConfig, compute: ComputeConfig) -> Backbone:
-    """Loads the frozen base named by `model.backbone` from the folder `model.path`."""
+    """Loads the frozen base named by `model.backbone` from the folder `model.path`.
+
+    Where `compute.threads` is set, this process computes with so many from then on.
+    """
+    if compute.threads is not None:
+        torch.set_num_threads(compute.threads)
     return BACKBONES[model.backbone](model, compute)
 
 
