@@ -1,10 +1,11 @@
 """What does phi learn from so many scored groups? Minutes instead of a training run.
 
-``python -m benchmarks.surrogate --variant "shift 3" surrogate.t_shift=3`` rolls groups out by the
+``python -m benchmarks.surrogate --variant "all times" surrogate.t_min=0`` rolls groups out by the
 start of the embedded model, has the counting scorer judge them in this process, trains phi once
 over most of them for each variant, and looks at the rest: how well phi ranks pictures it has not
-seen, and how much of what it says is about the reward. The reference is the teacher throughout, so
-that nothing but phi moves; every variant sees the same pictures in the same order.
+seen, how much of what it says is about the reward, and what the teacher paints when phi guides it.
+The reference is the teacher throughout, so that nothing but phi moves; every variant sees the same
+pictures in the same order.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -26,17 +28,18 @@ from rich.table import Table
 from torch import Tensor
 
 from reward_server.scorers import Scored, ScorerItem
-from reward_server.scorers.counting import CountingOptions, CountingScorer
+from reward_server.scorers.counting import CountingOptions, CountingScorer, JudgeOptions
 from reward_server.scorers.geneval import GenEvalTarget
+from shared.images import Pixels
 from trainer.backbones import Conditioning, load_backbone
 from trainer.config import load_config
 from trainer.flow import time_grid
-from trainer.groups import Group, ScoredGroup
+from trainer.groups import Group, Prompt, ScoredGroup
 from trainer.inflight import to_pixels
 from trainer.networks import build_networks
 from trainer.prompts import PromptStream
 from trainer.randomness import normals
-from trainer.rollout import rollout
+from trainer.rollout import guided_velocity, rollout
 from trainer.supply import scored_batch
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.state import Batch, ScoredBatch, TrainState
@@ -52,17 +55,18 @@ STILL: Final = (
     "optimizer.schedule=constant",
 )
 """The reference stands still, and no schedule makes short runs differ from long ones."""
-LOOKS: Final = ((1, 0.92), (2, 0.78), (2, 0.9), (3, 0.6), (3, 0.8), (4, 0.5), (4, 0.7), (4, 0.85))
+LOOKS: Final = ((1, 0.92), (1, 0.96), (2, 0.78), (2, 0.9), (3, 0.8), (3, 0.92), (4, 0.75), (4, 0.9))
 """(step of the trajectory, time) at which unseen pictures are looked at."""
-DRAWS: Final = 2
-"""Noises per look."""
+GUIDED_STEPS: Final = 16
+"""Of the guided teacher; three evaluations each."""
 
 
 @dataclass(frozen=True)
 class Found:
     """What a variant's phi knows. ``ranking``: share of unseen pairs in the reward's order, with
     its standard error over groups. ``tilt``: what phi says in favour of the better pictures, over
-    the size of all that it says, (A d_ref - A d) / |v_phi - v_ref|. ``distance``: that size."""
+    the size of all that it says, (A d_ref - A d) / |v_phi - v_ref|. ``distance``: that size.
+    ``guided``: by strength, the mean reward of the teacher guided by phi."""
 
     variant: str
     updates: int
@@ -71,13 +75,30 @@ class Found:
     error: float
     tilt: float
     distance: float
+    guided: dict[float, float]
+
+
+def judged(pictures: Sequence[Pixels], prompts: Sequence[Prompt]) -> list[float | None]:
+    """Strict verdicts of the counting scorer, None where it refuses."""
+    options = CountingOptions(mode="strict")
+    items: list[ScorerItem[GenEvalTarget, JudgeOptions]] = [
+        ScorerItem(prompt.text, picture, GenEvalTarget.model_validate(prompt.target), options)
+        for prompt, picture in zip(prompts, pictures, strict=True)
+    ]
+    outcomes = CountingScorer().score(items)
+    return [o.reward if isinstance(o, Scored) else None for o in outcomes]
+
+
+def asked(state: TrainState, purpose: str) -> PromptStream:
+    """The training prompts of the counting reward, in an order of their own."""
+    sets = [one for one in state.config.prompts if one.reward == CountingScorer.name]
+    return PromptStream(sets, state.config.run.seed, purpose)
 
 
 def rolled_out(state: TrainState, count: int) -> list[ScoredGroup]:
     """Groups of the start on training prompts of the counting reward, judged strictly."""
-    config, texts, scorer = state.config, TextCache(state.backbone), CountingScorer()
-    sets = [one for one in config.prompts if one.reward == CountingScorer.name]
-    stream, size = PromptStream(sets, config.run.seed), config.groups.size
+    config, texts, stream = state.config, TextCache(state.backbone), asked(state, "train")
+    size = config.groups.size
     times = time_grid(config.rollout.k_steps, config.rollout.flow_shift)
     groups = []
     for index in track(range(count), "rolling out"):
@@ -86,11 +107,7 @@ def rolled_out(state: TrainState, count: int) -> list[ScoredGroup]:
         noise = normals(state.backbone.latent_shape, keys).to(state.backbone.device)
         condition = texts.encode([prompt.text]).repeat(size)
         path = rollout(state.networks.velocity("generator"), noise, condition, times)
-        target = GenEvalTarget.model_validate(prompt.target)
-        options = CountingOptions(mode="strict")
-        pixels = to_pixels(state.backbone.decode(path.final))
-        outcomes = scorer.score([ScorerItem(prompt.text, p, target, options) for p in pixels])
-        rewards = [o.reward if isinstance(o, Scored) else None for o in outcomes]
+        rewards = judged(to_pixels(state.backbone.decode(path.final)), [prompt] * size)
         groups.append(ScoredGroup.of(Group(index, prompt, path, 0), rewards))
     return groups
 
@@ -100,12 +117,11 @@ def looks(state: TrainState, batch: Batch) -> Iterator[tuple[Noised, Conditionin
     condition, shape = batch.condition.repeat(batch.size), state.backbone.latent_shape
     for look, (step, at) in enumerate(LOOKS):
         j = torch.full((batch.samples,), step, device=state.backbone.device)
-        for draw in range(DRAWS):
-            e = normals(shape, [("look", key, look, draw) for key in batch.keys])
-            e = e.repeat_interleave(batch.size, 0).to(state.backbone.device)
-            t = torch.full((batch.samples,), at, device=state.backbone.device)
-            path = batch.trajectory.step(j)
-            yield noised_target(path, e, t, "mixed", importance_weight=False), condition
+        e = normals(shape, [("look", key, look) for key in batch.keys])
+        e = e.repeat_interleave(batch.size, 0).to(state.backbone.device)
+        t = torch.full((batch.samples,), at, device=state.backbone.device)
+        path = batch.trajectory.step(j)
+        yield noised_target(path, e, t, "mixed", importance_weight=False), condition
 
 
 @torch.no_grad()
@@ -131,8 +147,36 @@ def known(state: TrainState, unseen: Sequence[ScoredBatch]) -> tuple[list[float]
     return ranking, tilt, distance
 
 
+@torch.no_grad()
+def guided(state: TrainState, strength: float, pictures: int) -> float:
+    """Mean reward of the teacher with guidance + strength (v_phi - v_teacher), where phi speaks."""
+    config, texts = state.config, TextCache(state.backbone)
+    times = time_grid(GUIDED_STEPS, config.rollout.flow_shift)
+    prompts, rewards = asked(state, "guided").take(pictures), list[float | None]()
+    for first in range(0, pictures, 64):
+        part = prompts[first : first + 64]
+        condition = texts.encode([prompt.text for prompt in part])
+        keys = [("guided", first + i) for i in range(len(part))]
+        x = normals(state.backbone.latent_shape, keys).to(state.backbone.device)
+        for u, s in pairwise(times):
+            t = x.new_full((len(part),), u)
+            velocity, cfg = state.networks.velocity, config.generator.teacher_cfg
+            v, plain = guided_velocity(velocity("teacher"), x, t, condition, state.uncondition, cfg)
+            if strength and u >= config.surrogate.t_min:
+                v = v + strength * (velocity("surrogate")(x, t, condition) - plain)
+            x = x + (s - u) * v
+        rewards += judged(to_pixels(state.backbone.decode(x)), part)
+    known_rewards = [reward for reward in rewards if reward is not None]
+    return sum(known_rewards) / len(known_rewards)
+
+
 def measure(
-    name: str, overrides: Sequence[str], groups: Sequence[ScoredGroup], unseen: int
+    name: str,
+    overrides: Sequence[str],
+    groups: Sequence[ScoredGroup],
+    unseen: int,
+    strengths: Sequence[float],
+    pictures: int,
 ) -> Found:
     """Trains phi once over all groups but the last ``unseen``, then looks at those."""
     state = start(overrides)
@@ -150,7 +194,8 @@ def measure(
     spread = torch.tensor(ranking)
     error = float(spread.std() / len(ranking) ** 0.5)
     updates = steps * state.config.surrogate.updates * state.config.groups.phi_epochs
-    return Found(name, updates, seconds, float(spread.mean()), error, tilt, distance)
+    painted = {strength: guided(state, strength, pictures) for strength in strengths}
+    return Found(name, updates, seconds, float(spread.mean()), error, tilt, distance, painted)
 
 
 def start(overrides: Sequence[str] = ()) -> TrainState:
@@ -162,7 +207,10 @@ def start(overrides: Sequence[str] = ()) -> TrainState:
 
 def show(found: Sequence[Found]) -> None:
     """One line per variant, and its ratio to the first."""
-    table = Table("variant", "updates", "ranking", "+-", "tilt", "ratio", "distance", "s an update")
+    guides = [f"guided x{strength:g}" for strength in found[0].guided]
+    table = Table(
+        "variant", "updates", "ranking", "+-", "tilt", "ratio", "distance", *guides, "s an update"
+    )
     for one in found:
         numbers = (
             one.ranking,
@@ -170,6 +218,7 @@ def show(found: Sequence[Found]) -> None:
             one.tilt,
             one.tilt / (found[0].tilt or math.nan),
             one.distance,
+            *one.guided.values(),
         )
         shown = [f"{number:.3f}" for number in numbers]
         table.add_row(one.variant, str(one.updates), *shown, f"{one.seconds / one.updates:.2f}")
@@ -181,6 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.surrogate", description=__doc__)
     parser.add_argument("--groups", type=int, default=480, help="that phi is trained on")
     parser.add_argument("--unseen", type=int, default=160, help="that it is asked about")
+    parser.add_argument("--strength", type=float, nargs="*", default=[0, 2, 4], metavar="W")
+    parser.add_argument("--pictures", type=int, default=480, help="of the guided teacher")
     parser.add_argument(
         "--variant", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE")
     )
@@ -189,7 +240,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     groups = rolled_out(start(args.overrides), args.groups + args.unseen)
     variants = [[CONFIG.name], *args.variant]
-    found = [measure(v[0], [*args.overrides, *v[1:]], groups, args.unseen) for v in variants]
+    found = [
+        measure(
+            name,
+            [*args.overrides, *changes],
+            groups,
+            args.unseen,
+            args.strength,
+            args.pictures,
+        )
+        for name, *changes in variants
+    ]
     show(found)
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")

@@ -12,7 +12,7 @@ from trainer.randomness import integer, normal, uniform
 from trainer.tdm_r1.state import Batch, ScoredBatch, TrainState
 
 ITERATION = 3
-SHIFTED = ("surrogate.0", "direct_rl")  # whose times `surrogate.t_shift` moves
+NOISY = ("surrogate.0", "direct_rl")  # whose times are `surrogate.t_min` or later
 REWARDS = [[0.1, 0.9, 0.4, 0.2], [1.0, 0.0, math.nan, 0.7]]
 
 
@@ -31,8 +31,8 @@ class OneSample:
         j = integer(1, len(times) - 1, *key, "j")
         self.u, self.s = times[j - 1], times[j]
         low, share = self.s + state.config.target.t_min_gap, uniform(*key, "t")
-        shift = state.config.surrogate.t_shift if role in SHIFTED else 1.0
-        share = shift * share / (1 + (shift - 1) * share)
+        if role in NOISY:
+            low = max(low, state.config.surrogate.t_min)
         self.t = low + share * (state.config.target.t_max - low)
         self.e = normal(state.backbone.latent_shape, *key, "e")
         self.x_u = batch.trajectory.states[j - 1, at]

@@ -229,6 +229,8 @@ def test_times_stay_in_their_range() -> None:
     full = draw_time(share, u, s, segment=False, gap=0.02, t_max=0.98)
     segment = draw_time(share, u, s, segment=True, gap=0.02, t_max=0.98)
     assert (float(full.min()), float(segment.min())) == pytest.approx((0.42, 0.42))
+    noisy = draw_time(share, u, s, segment=False, gap=0.02, t_max=0.98, t_min=0.7)
+    assert float(noisy.min()) == pytest.approx(0.7)
     assert 0.97 < float(full.max()) < 0.98
     assert 0.66 < float(segment.max()) < 0.67
     first = draw_time(share, torch.ones_like(share), s, segment=True, gap=0.02, t_max=0.98)

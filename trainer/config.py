@@ -159,9 +159,10 @@ class SurrogateConfig(Section):
     betas: Betas = (0.9, 0.99)
     updates: Count = 1  # per iteration; each redraws (j, t) and noise
     t_range: TimeRange = "full"
-    # Of the times drawn from that range (SD3, Eq. 23): above 1, more lie at its noisy end, where a
-    # picture is still undecided.
-    t_shift: Positive = 1.0
+    # phi is trained, and pulls the generator's steps that begin there, at times from here on only:
+    # what a picture shows is decided where it is mostly noise, and below that phi - reference is
+    # mostly noise itself.
+    t_min: Fraction = 0.0
     beta: Positive = 100.0
     beta_time: Literal["none", "paper"] = "none"  # paper: times (T - t_k), normalised to 1 - s
     # x0: w of the fake score, largest at t = 0.3, where x_t shows already what is in the picture;

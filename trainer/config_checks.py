@@ -54,6 +54,16 @@ def _times(c: Config) -> Iterator[str]:
 
 
 def _surrogate(c: Config) -> Iterator[str]:
+    if c.surrogate.t_min > 0 and c.surrogate.t_range == "segment":
+        yield (
+            f"surrogate.t_min = {c.surrogate.t_min} lies above the segments of the last steps; set "
+            "surrogate.t_range = 'full', or t_min = 0"
+        )
+    if c.surrogate.t_min >= c.target.t_max:
+        yield (
+            f"surrogate.t_min = {c.surrogate.t_min} leaves no time below target.t_max = "
+            f"{c.target.t_max}; lower it (0.7)"
+        )
     if c.surrogate.clip is not None and c.surrogate.clip >= 1:
         yield f"surrogate.clip = {c.surrogate.clip} never clips from below; use 1e-3 to 0.2"
     has_phi = c.method not in ("tdm_only", "direct_rl")

@@ -24,6 +24,8 @@ DIFFUSERS: Any = diffusers  # neither library carries usable types
 TRANSFORMERS: Any = transformers
 # diffusers' timestep of an SD3 transformer is 1000 times the flow time.
 TIMESTEPS = 1000.0
+# Decoded in one call, so that memory does not grow with the batch; a CPU's caches want no more.
+DECODED_PIXELS = 2**15
 LORA_TARGETS = (
     "attn.to_q",
     "attn.to_k",
@@ -60,7 +62,7 @@ class SD3Backbone:
         pipeline.transformer.to(device)
         if pipeline.transformer.dtype != dtype:
             pipeline.transformer.to(dtype)
-        pipeline.vae.to(device)
+        pipeline.vae.to(device, memory_format=torch.channels_last)
         for encoder in self._text_encoders():
             encoder.to(device)
         config = pipeline.transformer.config
@@ -103,7 +105,9 @@ class SD3Backbone:
         """RGB in [0, 1], by the pipeline's own scaling and post-processing."""
         vae = self.pipeline.vae
         scaled = latents.to(vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0)
-        decoded = vae.decode(scaled, return_dict=False)[0]
+        pixels = latents[0, 0].numel() * self.pipeline.vae_scale_factor**2
+        parts = scaled.split(max(1, DECODED_PIXELS // pixels))
+        decoded = torch.cat([vae.decode(part, return_dict=False)[0] for part in parts])
         images: Images = (decoded.float() / 2 + 0.5).clamp(0, 1)
         return images
 

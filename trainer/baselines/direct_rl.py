@@ -58,7 +58,7 @@ class DirectRl(FewStep):
         state = self.state
         when = state.config.surrogate
         draw = state.draw(
-            scored.batch, iteration, "direct_rl", when.t_range, shared=True, shift=when.t_shift
+            scored.batch, iteration, "direct_rl", when.t_range, shared=True, t_min=when.t_min
         )
         metrics = preference_gradient(
             state,

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from trainer.backbones import Conditioning
-from trainer.flow import velocity_to_x0
+from trainer.flow import stretch, velocity_to_x0
 from trainer.networks import Role, Source
 from trainer.rollout import guided_velocity, recompute_step
-from trainer.shapes import Latents
+from trainer.shapes import Latents, SampleMask
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.state import Batch, Draw, Metrics, TrainState
 from trainer.tdm_r1.surrogate import reference_velocity
@@ -133,7 +133,18 @@ def _directions(
         known = unguided if teacher == "teacher" else None
         reference = reference_velocity(state, x_t, t, condition, teacher=known, fake=fake)
         reward = velocity_to_x0(x_t, phi, t) - velocity_to_x0(x_t, reference, t)
+        reward = reward * stretch(_undecided(state, draw), reward)
     return Directions(kl, reward, x0_teacher)
+
+
+def _undecided(state: TrainState, draw: Draw) -> SampleMask:
+    """Samples that phi is listened to for: their step begins, and they are looked at, in time.
+
+    A step that begins below `surrogate.t_min` cannot change any more what phi speaks of; pulled
+    all the same, it paints half-changed objects.
+    """
+    t_min = state.config.surrogate.t_min
+    return (draw.step.u >= t_min) & (draw.t >= t_min)
 
 
 def _combine(state: TrainState, directions: Directions) -> tuple[Latents, losses.Force]:

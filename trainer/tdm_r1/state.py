@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainer.backbones import Backbone, Conditioning
 from trainer.config import Betas, Config, TimeRange
-from trainer.flow import renoise, shift_time
+from trainer.flow import renoise
 from trainer.networks import Networks, Role
 from trainer.optimizers import RoleOptimizer
 from trainer.processes import ALONE, Processes
@@ -131,11 +131,11 @@ class TrainState:
         t_range: TimeRange,
         *,
         shared: bool,
-        shift: float = 1.0,
+        t_min: float = 0.0,
     ) -> Draw:
         """(j, t, noise) for every sample; one for all samples of a group if `shared`.
 
-        shift: above 1, more of the times lie near the noise end of their range.
+        t_min: times below it are not drawn.
         """
         seed, steps = self.config.run.seed, len(batch.trajectory.times) - 1
         per_group = 1 if shared else batch.size
@@ -144,7 +144,6 @@ class TrainState:
         device = self.backbone.device
         j = torch.tensor([integer(1, steps, *k, "j") for k in keys]).repeat_interleave(repeats)
         share = torch.tensor([uniform(*k, "t") for k in keys]).repeat_interleave(repeats)
-        share = shift_time(share, shift)
         e = normals(self.backbone.latent_shape, [(*k, "e") for k in keys])
         step = batch.trajectory.step(j.to(device))
         target = self.config.target
@@ -155,6 +154,7 @@ class TrainState:
             segment=t_range == "segment",
             gap=target.t_min_gap,
             t_max=target.t_max,
+            t_min=t_min,
         )
         return Draw(step, e.repeat_interleave(repeats, 0).to(device), t)
 

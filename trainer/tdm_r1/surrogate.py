@@ -50,7 +50,7 @@ def update_surrogate(
             f"surrogate.{update}",
             state.config.surrogate.t_range,
             shared=True,
-            shift=state.config.surrogate.t_shift,
+            t_min=state.config.surrogate.t_min,
         )
         look_up = partial(references, state)
         step_metrics = preference_gradient(state, "surrogate", scored, said, draw, look_up)

@@ -76,8 +76,12 @@ def draw_time(
     segment: bool,
     gap: float,
     t_max: float,
+    t_min: float = 0.0,
 ) -> PerSample:
-    """t = lo + share (hi - lo) for share in [0, 1): lo = s + gap; hi = t_max, or u in a segment."""
-    low = s + gap
+    """t = lo + share (hi - lo) for share in [0, 1); hi = t_max, or u in a segment.
+
+    lo = s + gap, but at least t_min.
+    """
+    low = (s + gap).clamp_min(t_min)
     high = u.clamp_max(t_max) if segment else u.new_full(u.shape, t_max)
     return low + share * (high - low)
