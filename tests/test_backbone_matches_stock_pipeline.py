@@ -64,6 +64,20 @@ def test_four_step_rollout_gives_the_pipelines_image(folder: Path) -> None:
     torch.testing.assert_close(backbone.decode(trajectory.final), expected, atol=2e-5, rtol=0)
 
 
+def test_many_images_are_decoded_in_parts_and_come_out_the_same(folder: Path) -> None:
+    backbone = load_backbone(ModelConfig(path=folder, max_sequence_length=8), ComputeConfig())
+    latents = torch.randn(70, *backbone.latent_shape, generator=torch.Generator().manual_seed(3))
+    parts: list[int] = []
+    backbone.pipeline.vae.decoder.register_forward_pre_hook(
+        lambda _, inputs: parts.append(len(inputs[0]))
+    )
+    together = backbone.decode(latents)
+    assert sum(parts) == 70
+    assert max(parts) <= 2**15 / together[0, 0].numel()
+    alone = torch.cat([backbone.decode(one[None]) for one in latents])
+    torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)
+
+
 def test_guided_sampling_gives_the_pipelines_image_and_counts_both_passes(folder: Path) -> None:
     backbone = load_backbone(ModelConfig(path=folder, max_sequence_length=8), ComputeConfig())
     noise = torch.randn(3, *backbone.latent_shape, generator=torch.Generator().manual_seed(2))

@@ -76,6 +76,8 @@ def test_mistakes_name_the_value_and_the_remedy(override: str, words: str) -> No
             ],
             "kl_anchor = 'reference'",
         ),
+        (["surrogate.t_min=0.7", "surrogate.t_range=segment"], "t_range = 'full'"),
+        (["surrogate.t_min=0.98"], "no time below target.t_max"),
         (["generator.ratio=norm_batch", "generator.norm_floor=0"], "norm_floor above 0"),
         (["generator.ratio=norm_ema", "generator.norm_floor=0"], "norm_floor above 0"),
         (["reference.kind=fake", "surrogate.kl=1"], "kl_anchor = 'reference'"),

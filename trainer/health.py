@@ -69,17 +69,17 @@ SIGNS = (
     ),
     Sign(
         "force/ratio",
-        1.0,
+        1.5,  # 1.2 is seen in runs that do well
         False,
-        "the reward pulls harder than the KL, at the cost of quality; lower generator.rho",
+        "the reward pulls much harder than the KL, at the cost of quality; lower generator.rho",
     ),
     Sign(
         "force/cosine",
-        -0.25,
+        -0.6,  # -0.5 is seen in runs that do well
         True,
         "g_r undoes g_kl: either the reward asks for what the teacher would not paint, and the two "
         "are coming to a balance, or phi has drifted in ways that have nothing to do with the "
-        "reward; then use reference.kind = 'ema', or raise surrogate.kl",
+        "reward; then raise surrogate.t_min or surrogate.kl",
     ),
     Sign(
         "surrogate/sigmoid_saturation",
