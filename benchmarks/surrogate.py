@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +38,8 @@ from trainer.inflight import to_pixels
 from trainer.networks import build_networks
 from trainer.prompts import PromptStream
 from trainer.randomness import normals
-from trainer.rollout import guided_velocity, rollout
+from trainer.rollout import guided_velocity, rollout, sample_guided
+from trainer.shapes import Latents, PerSample
 from trainer.supply import scored_batch
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.state import Batch, ScoredBatch, TrainState
@@ -150,22 +150,26 @@ def known(state: TrainState, unseen: Sequence[ScoredBatch]) -> tuple[list[float]
 @torch.no_grad()
 def guided(state: TrainState, strength: float, pictures: int) -> float:
     """Mean reward of the teacher with guidance + strength (v_phi - v_teacher), where phi speaks."""
-    config, texts = state.config, TextCache(state.backbone)
-    times = time_grid(GUIDED_STEPS, config.rollout.flow_shift)
+    config, texts, velocity = state.config, TextCache(state.backbone), state.networks.velocity
+    cfg, t_min = config.generator.teacher_cfg, config.surrogate.t_min
+
+    def steered(x: Latents, t: PerSample, condition: Conditioning) -> Latents:
+        v, plain = guided_velocity(velocity("teacher"), x, t, condition, state.uncondition, cfg)
+        if strength and float(t[0]) >= t_min:
+            v = v + strength * (velocity("surrogate")(x, t, condition) - plain)
+        return v
+
     prompts, rewards = asked(state, "guided").take(pictures), list[float | None]()
     for first in range(0, pictures, 64):
         part = prompts[first : first + 64]
         condition = texts.encode([prompt.text for prompt in part])
         keys = [("guided", first + i) for i in range(len(part))]
         x = normals(state.backbone.latent_shape, keys).to(state.backbone.device)
-        for u, s in pairwise(times):
-            t = x.new_full((len(part),), u)
-            velocity, cfg = state.networks.velocity, config.generator.teacher_cfg
-            v, plain = guided_velocity(velocity("teacher"), x, t, condition, state.uncondition, cfg)
-            if strength and u >= config.surrogate.t_min:
-                v = v + strength * (velocity("surrogate")(x, t, condition) - plain)
-            x = x + (s - u) * v
-        rewards += judged(to_pixels(state.backbone.decode(x)), part)
+        shift = config.rollout.flow_shift
+        final, _ = sample_guided(
+            steered, x, condition, None, steps=GUIDED_STEPS, shift=shift, guidance=1
+        )
+        rewards += judged(to_pixels(state.backbone.decode(final)), part)
     known_rewards = [reward for reward in rewards if reward is not None]
     return sum(known_rewards) / len(known_rewards)
 
