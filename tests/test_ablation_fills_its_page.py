@@ -20,7 +20,7 @@ from trainer.ablation import FAILURE, load_ablation
 from trainer.cli import main
 from trainer.config import Config
 from trainer.errors import ConfigError
-from trainer.evaluation import TRAINED, Evaluation, load
+from trainer.evaluation import TRAINED, Evaluation, load, save
 from trainer.intervals import Estimate
 from trainer.metrics import read_metrics
 from trainer.results import BASE as BASE_FILE
@@ -326,3 +326,27 @@ def test_the_numbers_of_finished_cells_outlive_their_runs(
     capsys.readouterr()
     assert main([*command, *longer]) == 2
     assert f"{base.parent} holds cells of other weights" in capsys.readouterr().err
+
+
+def test_teacher_and_start_are_taken_from_the_model_if_it_has_enough_of_them(
+    tmp_path: Path, reward_server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_sd3_folder(tmp_path / "model")
+    file, base = matrix(tmp_path, model=model), tmp_path / "runs" / "test" / BASE_FILE
+    command = ["ablate", str(file), "--server", reward_server.url]
+    command += ["--set", "variants=[{name='a', title='A', set=['method=tdm_only']}]"]
+
+    def labels(images_per_tag: int, iterations: int) -> set[str]:
+        base.unlink(missing_ok=True)
+        size = ["--set", f"images_per_tag={images_per_tag}", "--set"]
+        assert main([*command, *size, f'set=["run.iterations={iterations}"]']) == 0, (
+            capsys.readouterr()
+        )
+        return {row.label for row in load(base).rows.values()}
+
+    measured = labels(1, 1)
+    known = load(base)
+    rows = {n: row.model_copy(update={"label": f"known {n}"}) for n, row in known.rows.items()}
+    save(known.model_copy(update={"rows": rows}), model / "eval.json")
+    assert labels(1, 2) == {"known start", "known teacher"}
+    assert labels(2, 3) == measured

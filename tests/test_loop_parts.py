@@ -16,8 +16,8 @@ import torch
 from rich.console import Console
 
 from trainer.backbones import Backbone, Conditioning
-from trainer.config import OptimizerConfig
-from trainer.errors import TrainingDivergedError
+from trainer.config import OptimizerConfig, OptimizerKind
+from trainer.errors import ConfigError, TrainingDivergedError
 from trainer.interrupt import interruptible
 from trainer.metrics import RunLog, grid, read_metrics
 from trainer.optimizers import RoleOptimizer, schedule_factor
@@ -44,10 +44,12 @@ def steps(optimizer: RoleOptimizer, weight: torch.Tensor, count: int) -> None:
         optimizer.step(0.0)
 
 
-def test_an_optimizer_goes_on_from_its_saved_state() -> None:
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_an_optimizer_goes_on_from_its_saved_state(kind: OptimizerKind) -> None:
     def fresh() -> tuple[torch.Tensor, RoleOptimizer]:
-        weight = torch.tensor([1.0, -2.0], requires_grad=True)
-        return weight, RoleOptimizer("fake", [weight], 0.1, (0.9, 0.99), OptimizerConfig())
+        weight = torch.tensor([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)
+        config = OptimizerConfig()
+        return weight, RoleOptimizer("generator", [weight], 0.1, (0.9, 0.99), config, kind)
 
     whole, one = fresh()
     steps(one, whole, 5)
@@ -58,6 +60,25 @@ def test_an_optimizer_goes_on_from_its_saved_state() -> None:
     three.load_state({k: v.clone() for k, v in two.state().items()})
     steps(three, second, 3)
     assert torch.equal(whole, second)
+
+
+def test_muon_moves_every_direction_of_a_matrix_alike() -> None:
+    weight = torch.zeros(8, 32, requires_grad=True)
+    config = OptimizerConfig(weight_decay=0)
+    optimizer = RoleOptimizer("generator", [weight], 0.1, (0, 0.99), config, "muon")
+    scales = torch.logspace(0, -2, 8)
+    rows = torch.linalg.qr(torch.randn(32, 8, generator=torch.Generator().manual_seed(0))).Q.T
+    weight.grad = scales[:, None] * rows
+    optimizer.step(0.0)
+    moved = torch.linalg.svdvals(weight.detach()) / 0.1
+    assert float(moved.max() / moved.min()) < 5  # of a gradient that spans 100
+    assert 0.5 < float(moved.mean()) < 1.3
+
+
+def test_muon_refuses_what_is_no_matrix_and_says_what_to_do() -> None:
+    convolution = torch.zeros(4, 3, 1, 1, requires_grad=True)
+    with pytest.raises(ConfigError, match=r"\(4, 3, 1, 1\); use 'adamw'"):
+        RoleOptimizer("generator", [convolution], 0.1, (0, 0.99), OptimizerConfig(), "muon")
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_applied() -> None:

@@ -22,6 +22,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Betas = tuple[Fraction, Fraction]
 TimeRange = Literal["full", "segment"]
+OptimizerKind = Literal["adamw", "muon"]
 # The paper's method, TDM without reward, and its baselines (Figs. 4 and 5, 8, 9).
 Method = Literal["tdm_r1", "tdm_only", "direct_rl", "frozen_surrogate", "dgpo_then_distil"]
 
@@ -195,6 +196,8 @@ class FakeConfig(Section):
 class GeneratorConfig(Section):
     """The few-step generator (Eq. 10/11)."""
 
+    # muon takes about ten times the rate of adamw, and no betas
+    optimizer: OptimizerKind = "adamw"
     lr: Positive = 4e-5
     betas: Betas = (0.0, 0.99)
     t_range: TimeRange = "full"
@@ -241,7 +244,7 @@ class HealthConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW for every role, and the learning-rate schedule over the run."""
+    """What the optimizers of all roles have in common, and the schedule over the run."""
 
     weight_decay: NotNegative = 0.01
     eps: Positive = 1e-8

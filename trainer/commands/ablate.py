@@ -17,10 +17,11 @@ from pathlib import Path
 from rich.console import Console
 
 from trainer.ablation import FAILURE, Ablation, Cell, find_cell, load_ablation
-from trainer.commands.eval import BASE_ROWS, evaluation_id
+from trainer.commands.eval import BASE_ROWS, evaluation_id, stored_rows
 from trainer.errors import TrainerError
 from trainer.evaluate import Settings
-from trainer.evaluation import TRAINED, load, save, weight_hashes
+from trainer.evaluation import TRAINED, Evaluation, load, save, weight_hashes
+from trainer.evaluation_set import TEXT
 from trainer.interrupt import terminated_like_ctrl_c
 from trainer.local_server import Child, LocalServer
 from trainer.loop import train
@@ -142,7 +143,7 @@ def _server(args: argparse.Namespace, ablation: Ablation) -> Iterator[str]:
 
 
 def _measure_base(ablation: Ablation, url: str, console: Console) -> None:
-    """Teacher and start, once: what every cell began with."""
+    """Teacher and start, once: what every cell began with, measured or as the model has it."""
     file, config = base_file(ablation), ablation.cells[0].config(url)
     if file.is_file():
         if load(file).weights != weight_hashes(config.model.path):
@@ -154,9 +155,27 @@ def _measure_base(ablation: Ablation, url: str, console: Console) -> None:
     settings = Settings(
         ablation.images_per_tag, ablation.signs, run_id=f"{ablation.name}.evaluation"
     )
-    with connect(url, config) as client:
-        result, _ = measure(Plan(config, BASE_ROWS, settings), client, console)
+    plan = Plan(config, BASE_ROWS, settings)
+    result = _published(plan)
+    if result is None:
+        with connect(url, config) as client:
+            result, _ = measure(plan, client, console)
     save(result, file)
+
+
+def _published(plan: Plan) -> Evaluation | None:
+    """The first images of the model folder's eval.json; None: it has none, or too few.
+
+    Raises:
+        EvaluationError: it belongs to other weights or prompts.
+    """
+    if not (plan.config.model.path / EVALUATION).is_file():
+        return None
+    stored, settings = stored_rows(plan), plan.settings
+    wanted = dict.fromkeys(stored.prompt_counts, settings.images_per_tag) | {TEXT: settings.signs}
+    rows = [stored.rows.get(name) for name in plan.rows]
+    enough = all(row and len(row.scores.get(t, ())) >= n for row in rows for t, n in wanted.items())
+    return stored.first(wanted) if enough else None
 
 
 def _run_apart(todo: Sequence[Cell], url: str, args: argparse.Namespace, console: Console) -> None:

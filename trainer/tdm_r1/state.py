@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.backbones import Backbone, Conditioning
-from trainer.config import Betas, Config, TimeRange
+from trainer.config import Betas, Config, OptimizerKind, TimeRange
 from trainer.flow import renoise
 from trainer.networks import Networks, Role
 from trainer.optimizers import RoleOptimizer
@@ -107,14 +107,15 @@ class TrainState:
         self.uncondition = backbone.encode([""])
         self.norms = NormState()
         self.optimizers: dict[Role, RoleOptimizer] = {}
-        self._optimize("generator", config.generator.lr, config.generator.betas)
+        generator = config.generator
+        self._optimize("generator", generator.lr, generator.betas, generator.optimizer)
         self._optimize("fake", config.fake.lr, config.fake.betas)
         if "surrogate" in networks.specs:
             self._optimize("surrogate", config.surrogate.lr, config.surrogate.betas)
 
-    def _optimize(self, role: Role, lr: float, betas: Betas) -> None:
-        parameters = self.networks.parameters(role)
-        self.optimizers[role] = RoleOptimizer(role, parameters, lr, betas, self.config.optimizer)
+    def _optimize(self, role: Role, lr: float, betas: Betas, kind: OptimizerKind = "adamw") -> None:
+        parameters, config = self.networks.parameters(role), self.config.optimizer
+        self.optimizers[role] = RoleOptimizer(role, parameters, lr, betas, config, kind)
 
     def step(self, role: Role, progress: float) -> float:
         """Applies the gradient of a role, summed over processes; its norm before clipping."""
