@@ -13,7 +13,7 @@ ARGS ?=
 TESTS_AT_ONCE ?= auto
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-compose eval soak bench-server bench-ui bench-live bench-clicks bench-surrogate lint setup browser clean
+.PHONY: run test test-compose eval soak bench-server bench-ui bench-live bench-clicks bench-surrogate bench-generator lint setup browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make bench-live    two people in Chromium and a trainer: do the pictures become what they like"
 	@echo "make bench-clicks    how many clicks it takes to teach a hidden taste"
 	@echo "make bench-surrogate    what phi learns from 480 groups; variants side by side"
+	@echo "make bench-generator    which step of a run's generator lags behind phi"
 	@echo "make test-compose    the stack of containers, for real (docker, about 15 minutes)"
 	@echo "make soak   kill servers, scorers and the database under load; account for every item"
 	@echo "make bench-server    what the reward server costs over the engine alone"
@@ -54,6 +55,9 @@ bench-clicks: $(STAMP)
 
 bench-surrogate: $(STAMP)
 	$(BIN)/python -m benchmarks.surrogate $(ARGS)
+
+bench-generator: $(STAMP)
+	$(BIN)/python -m benchmarks.generator runs/$(NAME) $(ARGS)
 
 soak: $(STAMP)
 	$(BIN)/python -m benchmarks.soak $(ARGS)

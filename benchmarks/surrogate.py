@@ -15,7 +15,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -38,7 +38,7 @@ from trainer.inflight import to_pixels
 from trainer.networks import build_networks
 from trainer.prompts import PromptStream
 from trainer.randomness import normals
-from trainer.rollout import guided_velocity, rollout, sample_guided
+from trainer.rollout import Velocity, guided_velocity, rollout, sample_guided
 from trainer.shapes import Latents, PerSample
 from trainer.supply import scored_batch
 from trainer.tdm_r1 import losses
@@ -147,31 +147,55 @@ def known(state: TrainState, unseen: Sequence[ScoredBatch]) -> tuple[list[float]
     return ranking, tilt, distance
 
 
-@torch.no_grad()
-def guided(state: TrainState, strength: float, pictures: int) -> float:
-    """Mean reward of the teacher with guidance + strength (v_phi - v_teacher), where phi speaks."""
-    config, texts, velocity = state.config, TextCache(state.backbone), state.networks.velocity
+def steered(state: TrainState, strength: float) -> Velocity:
+    """The guided teacher + strength (v_phi - v_teacher), where phi speaks."""
+    config, velocity = state.config, state.networks.velocity
     cfg, t_min = config.generator.teacher_cfg, config.surrogate.t_min
 
-    def steered(x: Latents, t: PerSample, condition: Conditioning) -> Latents:
+    def call(x: Latents, t: PerSample, condition: Conditioning) -> Latents:
         v, plain = guided_velocity(velocity("teacher"), x, t, condition, state.uncondition, cfg)
         if strength and float(t[0]) >= t_min:
             v = v + strength * (velocity("surrogate")(x, t, condition) - plain)
         return v
 
-    prompts, rewards = asked(state, "guided").take(pictures), list[float | None]()
+    return call
+
+
+@torch.no_grad()
+def rewards_by_tag(
+    state: TrainState, pictures: int, sample: Callable[[Latents, Conditioning], Latents]
+) -> dict[str, list[float]]:
+    """Rewards of what `sample` makes of noise and prompts, the same for every sampler."""
+    texts, found = TextCache(state.backbone), dict[str, list[float]]()
+    prompts = asked(state, "guided").take(pictures)
     for first in range(0, pictures, 64):
         part = prompts[first : first + 64]
         condition = texts.encode([prompt.text for prompt in part])
         keys = [("guided", first + i) for i in range(len(part))]
-        x = normals(state.backbone.latent_shape, keys).to(state.backbone.device)
-        shift = config.rollout.flow_shift
+        noise = normals(state.backbone.latent_shape, keys).to(state.backbone.device)
+        rewards = judged(to_pixels(state.backbone.decode(sample(noise, condition))), part)
+        for prompt, reward in zip(part, rewards, strict=True):
+            if reward is not None:
+                found.setdefault(prompt.tag, []).append(reward)
+    return found
+
+
+def mean_reward(by_tag: Mapping[str, Sequence[float]]) -> float:
+    """Over all pictures."""
+    return sum(map(sum, by_tag.values())) / sum(map(len, by_tag.values()))
+
+
+def guided(state: TrainState, strength: float, pictures: int) -> float:
+    """Mean reward of the teacher that phi guides."""
+    velocity, shift = steered(state, strength), state.config.rollout.flow_shift
+
+    def sample(noise: Latents, condition: Conditioning) -> Latents:
         final, _ = sample_guided(
-            steered, x, condition, None, steps=GUIDED_STEPS, shift=shift, guidance=1
+            velocity, noise, condition, None, steps=GUIDED_STEPS, shift=shift, guidance=1
         )
-        rewards += judged(to_pixels(state.backbone.decode(final)), part)
-    known_rewards = [reward for reward in rewards if reward is not None]
-    return sum(known_rewards) / len(known_rewards)
+        return final
+
+    return mean_reward(rewards_by_tag(state, pictures, sample))
 
 
 def measure(

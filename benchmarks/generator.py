@@ -1,0 +1,176 @@
+"""Who lags, phi or the generator, and at which of the few steps?
+
+``python -m benchmarks.generator runs/demo`` takes phi and the generator of a finished run and
+paints training prompts with every step of the grid made by the generator (S), by the teacher that
+phi guides (G), or by the teacher alone (T), all from the same noise. Where G in the place of S
+helps, the generator has not yet taken up what phi knows.
+
+``--follow 300`` lets fake score and generator follow that phi, which stands still, from the run's
+start, for variants of the configuration side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.surrogate import asked, mean_reward, rewards_by_tag, steered
+from trainer.backbones import Conditioning, load_backbone
+from trainer.config import Config
+from trainer.config_reading import apply_override, validate
+from trainer.flow import time_grid
+from trainer.networks import Role, build_networks
+from trainer.randomness import normals
+from trainer.rollout import Velocity, rollout
+from trainer.run_folder import read_config, surrogate_lora, trained_lora
+from trainer.shapes import Latents
+from trainer.tdm_r1.fake import update_fake
+from trainer.tdm_r1.generator import update_generator
+from trainer.tdm_r1.state import Batch, TrainState
+from trainer.texts import TextCache
+
+PLANS: Final = ("SSSS", "GSSS", "SGSS", "GGSS", "SSTT", "GGTT")
+TEACHER_STEPS: Final = 5
+"""Small steps a teacher takes for one of the few."""
+
+
+@dataclass(frozen=True)
+class Painted:
+    """Mean reward of what a plan or a follower paints, in all and by tag; seconds an iteration."""
+
+    name: str
+    overall: float
+    by_tag: dict[str, float]
+    seconds: float = 0.0
+
+
+def with_phi(config: Config, run: Path) -> TrainState:
+    """All roles at their start, but for phi: that is the run's."""
+    backbone = load_backbone(config.model, config.compute)
+    state = TrainState(backbone, build_networks(backbone, config), config)
+    phi, roles = surrogate_lora(run), list[Role](["surrogate", "surrogate_ema"])
+    for role in (one for one in roles if one in state.networks.specs):
+        state.networks.load_tensors(role, phi.tensors)
+    return state
+
+
+def changed(config: Config, overrides: Sequence[str]) -> Config:
+    """The configuration with values like "generator.lr=1e-3" in place of its own."""
+    tree = config.model_dump(mode="json")
+    for override in overrides:
+        apply_override(tree, override)
+    return validate(Config, tree)
+
+
+def painted(state: TrainState, plan: str, strength: float, pictures: int) -> Painted:
+    """What training prompts look like when each step is made as the plan's letters say."""
+    makers: dict[str, tuple[Velocity, int]] = {
+        "S": (state.networks.velocity("generator"), 1),
+        "G": (steered(state, strength), TEACHER_STEPS),
+        "T": (steered(state, 0.0), TEACHER_STEPS),
+    }
+    config = state.config.rollout
+    grid = list(pairwise(time_grid(config.k_steps, config.flow_shift)))
+
+    def sample(noise: Latents, condition: Conditioning) -> Latents:
+        x = noise
+        for maker, (u, s) in zip(plan, grid, strict=True):
+            velocity, parts = makers[maker]
+            for k in range(parts):
+                t = x.new_full((x.shape[0],), u + (s - u) * k / parts)
+                x = x + (s - u) / parts * velocity(x, t, condition)
+        return x
+
+    return result(plan, rewards_by_tag(state, pictures, sample))
+
+
+def result(name: str, by_tag: dict[str, list[float]], seconds: float = 0.0) -> Painted:
+    """The means of rewards by tag."""
+    means = {tag: sum(values) / len(values) for tag, values in sorted(by_tag.items())}
+    return Painted(name, mean_reward(by_tag), means, seconds)
+
+
+def followed(name: str, state: TrainState, iterations: int, pictures: int) -> Painted:
+    """What the averaged generator paints after following phi for so many iterations."""
+    config, texts, stream = state.config, TextCache(state.backbone), asked(state, "train")
+    size, count = config.groups.size, config.groups.per_step
+    times = time_grid(config.rollout.k_steps, config.rollout.flow_shift)
+    velocity, began = state.networks.velocity("generator"), time.perf_counter()
+    for i in track(range(iterations), name):
+        keys = tuple(range(i * count, (i + 1) * count))
+        condition = texts.encode([prompt.text for prompt in stream.take(count)])
+        noises = [("rollout", config.run.seed, key, k) for key in keys for k in range(size)]
+        noise = normals(state.backbone.latent_shape, noises).to(state.backbone.device)
+        path = rollout(velocity, noise, condition.repeat(size), times)
+        fresh = Batch(keys, size, condition, path)
+        update_fake(state, fresh, i, i / iterations)
+        update_generator(state, fresh, i, i / iterations, rewarded=True)
+    seconds = (time.perf_counter() - began) / iterations if iterations else 0.0
+    state.networks.copy("generator", "generator_ema")
+
+    def sample(noise: Latents, condition: Conditioning) -> Latents:
+        return rollout(velocity, noise, condition, times).final
+
+    return result(name, rewards_by_tag(state, pictures, sample), seconds)
+
+
+def show(title: str, found: Sequence[Painted]) -> None:
+    """One column each, one line per tag."""
+    table = Table("", *[one.name for one in found], title=title)
+    for tag in found[0].by_tag:
+        table.add_row(tag, *[f"{one.by_tag[tag]:.3f}" for one in found])
+    table.add_row("all", *[f"{one.overall:.3f}" for one in found], style="bold")
+    if any(one.seconds for one in found):
+        table.add_row("s an iteration", *[f"{one.seconds:.2f}" for one in found])
+    Console().print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The steps of a run's generator, then the variants that follow its phi."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.generator", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run with a surrogate")
+    parser.add_argument("--plan", nargs="*", default=list(PLANS), help="one letter per step")
+    parser.add_argument("--strength", type=float, default=12, metavar="W", help="of phi in G")
+    parser.add_argument("--pictures", type=int, default=720)
+    parser.add_argument("--follow", type=int, default=0, metavar="ITERATIONS")
+    parser.add_argument(
+        "--variant", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE")
+    )
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args(arguments)
+    config = changed(read_config(args.run), args.overrides)
+    if config.compute.threads is not None:
+        torch.set_num_threads(config.compute.threads)
+    state = with_phi(config, args.run)
+    state.networks.load_tensors("generator", trained_lora(args.run).tensors)
+    plans = [
+        painted(state, plan, args.strength, args.pictures) for plan in track(args.plan, "painting")
+    ]
+    if plans:
+        show("S: generator, G: teacher guided by phi, T: teacher", plans)
+    followers = []
+    for name, *changes in [["the start"], [args.run.name], *args.variant] if args.follow else []:
+        own, length = with_phi(changed(config, changes), args.run), args.follow
+        followers.append(followed(name, own, 0 if name == "the start" else length, args.pictures))
+    if followers:
+        show(f"after {args.follow} iterations beside a phi that stands still", followers)
+    if args.json is not None:
+        args.json.write_text(json.dumps([asdict(one) for one in (*plans, *followers)]) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
