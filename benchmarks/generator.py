@@ -154,6 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = changed(read_config(args.run), args.overrides)
     if config.compute.threads is not None:
         torch.set_num_threads(config.compute.threads)
+    for plan in args.plan:
+        if len(plan) != config.rollout.k_steps or set(plan) - set("SGT"):
+            parser.error(
+                f"--plan {plan}: give S, G or T for each of {config.rollout.k_steps} steps"
+            )
     state = with_phi(config, args.run)
     state.networks.load_tensors("generator", trained_lora(args.run).tensors)
     plans = [
@@ -161,11 +166,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     if plans:
         show("S: generator, G: teacher guided by phi, T: teacher", plans)
-    followers = []
-    for name, *changes in [["the start"], [args.run.name], *args.variant] if args.follow else []:
-        own, length = with_phi(changed(config, changes), args.run), args.follow
-        followers.append(followed(name, own, 0 if name == "the start" else length, args.pictures))
-    if followers:
+    followers = list[Painted]()
+    if args.follow:
+        followers.append(followed("the start", with_phi(config, args.run), 0, args.pictures))
+        for name, *changes in [[args.run.name], *args.variant]:
+            own = with_phi(changed(config, changes), args.run)
+            followers.append(followed(name, own, args.follow, args.pictures))
         show(f"after {args.follow} iterations beside a phi that stands still", followers)
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(one) for one in (*plans, *followers)]) + "\n")

@@ -57,3 +57,12 @@ def test_steps_and_followers_are_measured_on_the_same_pictures(run: Path, tmp_pa
     assert len({json.dumps(scores[name]) for name in ("SSSS", "GSSS", "TSSS")}) == 3
     assert found["far"]["overall"] < 0.5 * found["the start"]["overall"]
     assert found["run"]["seconds"] > 0 == found["the start"]["seconds"]
+
+
+@pytest.mark.parametrize("plan", ["SSS", "SSSX"])
+def test_a_plan_that_names_no_four_steps_is_refused(
+    run: Path, plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(run), "--plan", plan])
+    assert f"--plan {plan}: give S, G or T for each of 4 steps" in capsys.readouterr().err
