@@ -21,24 +21,29 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.surrogate import asked, mean_reward, rewards_by_tag, steered
-from trainer.backbones import Conditioning, load_backbone
-from trainer.config import Config
-from trainer.config_reading import apply_override, validate
+from benchmarks.surrogate import (
+    add_variants,
+    asked,
+    fresh_batch,
+    mean_reward,
+    rewards_by_tag,
+    state_of,
+    steered,
+)
+from trainer.backbones import Conditioning
+from trainer.config import Config, with_overrides
 from trainer.flow import time_grid
-from trainer.networks import Role, build_networks
-from trainer.randomness import normals
+from trainer.networks import Role
 from trainer.rollout import Velocity, rollout
 from trainer.run_folder import read_config, surrogate_lora, trained_lora
 from trainer.shapes import Latents
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
-from trainer.tdm_r1.state import Batch, TrainState
+from trainer.tdm_r1.state import TrainState
 from trainer.texts import TextCache
 
 PLANS: Final = ("SSSS", "GSSS", "SGSS", "GGSS", "SSTT", "GGTT")
@@ -58,20 +63,11 @@ class Painted:
 
 def with_phi(config: Config, run: Path) -> TrainState:
     """All roles at their start, but for phi: that is the run's."""
-    backbone = load_backbone(config.model, config.compute)
-    state = TrainState(backbone, build_networks(backbone, config), config)
+    state = state_of(config)
     phi, roles = surrogate_lora(run), list[Role](["surrogate", "surrogate_ema"])
     for role in (one for one in roles if one in state.networks.specs):
         state.networks.load_tensors(role, phi.tensors)
     return state
-
-
-def changed(config: Config, overrides: Sequence[str]) -> Config:
-    """The configuration with values like "generator.lr=1e-3" in place of its own."""
-    tree = config.model_dump(mode="json")
-    for override in overrides:
-        apply_override(tree, override)
-    return validate(Config, tree)
 
 
 def painted(state: TrainState, plan: str, strength: float, pictures: int) -> Painted:
@@ -104,21 +100,16 @@ def result(name: str, by_tag: dict[str, list[float]], seconds: float = 0.0) -> P
 
 def followed(name: str, state: TrainState, iterations: int, pictures: int) -> Painted:
     """What the averaged generator paints after following phi for so many iterations."""
-    config, texts, stream = state.config, TextCache(state.backbone), asked(state, "train")
-    size, count = config.groups.size, config.groups.per_step
-    times = time_grid(config.rollout.k_steps, config.rollout.flow_shift)
-    velocity, began = state.networks.velocity("generator"), time.perf_counter()
+    texts, stream = TextCache(state.backbone), asked(state, "train")
+    count, began = state.config.groups.per_step, time.perf_counter()
     for i in track(range(iterations), name):
         keys = tuple(range(i * count, (i + 1) * count))
-        condition = texts.encode([prompt.text for prompt in stream.take(count)])
-        noises = [("rollout", config.run.seed, key, k) for key in keys for k in range(size)]
-        noise = normals(state.backbone.latent_shape, noises).to(state.backbone.device)
-        path = rollout(velocity, noise, condition.repeat(size), times)
-        fresh = Batch(keys, size, condition, path)
+        fresh = fresh_batch(state, texts, keys, stream.take(count))
         update_fake(state, fresh, i, i / iterations)
         update_generator(state, fresh, i, i / iterations, rewarded=True)
     seconds = (time.perf_counter() - began) / iterations if iterations else 0.0
-    state.networks.copy("generator", "generator_ema")
+    config, velocity = state.config.rollout, state.networks.velocity("generator_ema")
+    times = time_grid(config.k_steps, config.flow_shift)
 
     def sample(noise: Latents, condition: Conditioning) -> Latents:
         return rollout(velocity, noise, condition, times).final
@@ -145,15 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--strength", type=float, default=12, metavar="W", help="of phi in G")
     parser.add_argument("--pictures", type=int, default=720)
     parser.add_argument("--follow", type=int, default=0, metavar="ITERATIONS")
-    parser.add_argument(
-        "--variant", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE")
-    )
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    add_variants(parser)
     args = parser.parse_args(arguments)
-    config = changed(read_config(args.run), args.overrides)
-    if config.compute.threads is not None:
-        torch.set_num_threads(config.compute.threads)
+    config = with_overrides(read_config(args.run), args.overrides)
     for plan in args.plan:
         if len(plan) != config.rollout.k_steps or set(plan) - set("SGT"):
             parser.error(
@@ -170,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.follow:
         followers.append(followed("the start", with_phi(config, args.run), 0, args.pictures))
         for name, *changes in [[args.run.name], *args.variant]:
-            own = with_phi(changed(config, changes), args.run)
+            own = with_phi(with_overrides(config, changes), args.run)
             followers.append(followed(name, own, args.follow, args.pictures))
         show(f"after {args.follow} iterations beside a phi that stands still", followers)
     if args.json is not None:

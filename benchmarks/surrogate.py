@@ -31,7 +31,7 @@ from reward_server.scorers.counting import CountingOptions, CountingScorer, Judg
 from reward_server.scorers.geneval import GenEvalTarget
 from shared.images import Pixels
 from trainer.backbones import Conditioning, load_backbone
-from trainer.config import load_config
+from trainer.config import Config, load_config
 from trainer.flow import time_grid
 from trainer.groups import Group, Prompt, ScoredGroup
 from trainer.inflight import to_pixels
@@ -97,19 +97,28 @@ def asked(state: TrainState, purpose: str) -> PromptStream:
 
 def rolled_out(state: TrainState, count: int) -> list[ScoredGroup]:
     """Groups of the start on training prompts of the counting reward, judged strictly."""
-    config, texts, stream = state.config, TextCache(state.backbone), asked(state, "train")
-    size = config.groups.size
-    times = time_grid(config.rollout.k_steps, config.rollout.flow_shift)
+    texts, stream = TextCache(state.backbone), asked(state, "train")
     groups = []
     for index in track(range(count), "rolling out"):
         (prompt,) = stream.take(1)
-        keys = [("rollout", config.run.seed, index, i) for i in range(size)]
-        noise = normals(state.backbone.latent_shape, keys).to(state.backbone.device)
-        condition = texts.encode([prompt.text]).repeat(size)
-        path = rollout(state.networks.velocity("generator"), noise, condition, times)
-        rewards = judged(to_pixels(state.backbone.decode(path.final)), [prompt] * size)
+        batch = fresh_batch(state, texts, (index,), [prompt])
+        path = batch.trajectory
+        rewards = judged(to_pixels(state.backbone.decode(path.final)), [prompt] * batch.size)
         groups.append(ScoredGroup.of(Group(index, prompt, path, 0), rewards))
     return groups
+
+
+def fresh_batch(
+    state: TrainState, texts: TextCache, keys: tuple[int, ...], prompts: Sequence[Prompt]
+) -> Batch:
+    """One group per prompt by the current generator; `keys`: the groups' indices."""
+    config = state.config
+    condition, size = texts.encode([prompt.text for prompt in prompts]), config.groups.size
+    named = [("rollout", config.run.seed, key, i) for key in keys for i in range(size)]
+    noise = normals(state.backbone.latent_shape, named).to(state.backbone.device)
+    times = time_grid(config.rollout.k_steps, config.rollout.flow_shift)
+    path = rollout(state.networks.velocity("generator"), noise, condition.repeat(size), times)
+    return Batch(keys, size, condition, path)
 
 
 def looks(state: TrainState, batch: Batch) -> Iterator[tuple[Noised, Conditioning]]:
@@ -228,7 +237,11 @@ def measure(
 
 def start(overrides: Sequence[str] = ()) -> TrainState:
     """All roles of the embedded model, at their start."""
-    config = load_config(CONFIG, [*STILL, *overrides])
+    return state_of(load_config(CONFIG, [*STILL, *overrides]))
+
+
+def state_of(config: Config) -> TrainState:
+    """All roles at their start, in this process."""
     backbone = load_backbone(config.model, config.compute)
     return TrainState(backbone, build_networks(backbone, config), config)
 
@@ -253,6 +266,15 @@ def show(found: Sequence[Found]) -> None:
     Console().print(table)
 
 
+def add_variants(parser: argparse.ArgumentParser) -> None:
+    """What is compared, and where the figures go."""
+    parser.add_argument(
+        "--variant", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE")
+    )
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures the configuration as it is and every variant of it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.surrogate", description=__doc__)
@@ -260,11 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--unseen", type=int, default=160, help="that it is asked about")
     parser.add_argument("--strength", type=float, nargs="*", default=[0, 2, 4], metavar="W")
     parser.add_argument("--pictures", type=int, default=480, help="of the guided teacher")
-    parser.add_argument(
-        "--variant", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE")
-    )
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    add_variants(parser)
     args = parser.parse_args(arguments)
     groups = rolled_out(start(args.overrides), args.groups + args.unseen)
     variants = [[CONFIG.name], *args.variant]

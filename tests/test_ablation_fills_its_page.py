@@ -329,7 +329,7 @@ def test_the_numbers_of_finished_cells_outlive_their_runs(
 
 
 def test_teacher_and_start_are_taken_from_the_model_if_it_has_enough_of_them(
-    tmp_path: Path, reward_server: Server, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, reward_server: Server
 ) -> None:
     model = build_sd3_folder(tmp_path / "model")
     file, base = matrix(tmp_path, model=model), tmp_path / "runs" / "test" / BASE_FILE
@@ -338,10 +338,8 @@ def test_teacher_and_start_are_taken_from_the_model_if_it_has_enough_of_them(
 
     def labels(images_per_tag: int, iterations: int) -> set[str]:
         base.unlink(missing_ok=True)
-        size = ["--set", f"images_per_tag={images_per_tag}", "--set"]
-        assert main([*command, *size, f'set=["run.iterations={iterations}"]']) == 0, (
-            capsys.readouterr()
-        )
+        values = (f"images_per_tag={images_per_tag}", f'set=["run.iterations={iterations}"]')
+        assert main([*command, *[word for value in values for word in ("--set", value)]]) == 0
         return {row.label for row in load(base).rows.values()}
 
     measured = labels(1, 1)

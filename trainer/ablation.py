@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from trainer.checkpoint import require_same
 from trainer.config import Config, Count, Section, load_config
-from trainer.config_reading import apply_override, read_toml, validate
+from trainer.config_reading import overridden, read_toml
 from trainer.errors import ConfigError
 from trainer.run import CHECKPOINTS, CONFIG
 from trainer.run_folder import EVALUATION, read_config
@@ -142,10 +142,7 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     Raises:
         ConfigError: naming the key or the variant that does not fit.
     """
-    tree = read_toml(path)
-    for override in overrides:
-        apply_override(tree, override)
-    ablation = validate(Ablation, tree)
+    ablation = overridden(Ablation, read_toml(path), overrides)
     for cell in ablation.cells:
         cell.config()
     return ablation

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainer.config_checks import cross_field_problems
-from trainer.config_reading import apply_override, read_toml, validate
+from trainer.config_reading import overridden, read_toml
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -289,6 +289,9 @@ def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Confi
     Raises ConfigError naming the key, the value and the nearest known key.
     """
     tree = read_toml(Path(path)) if path is not None else {}
-    for override in overrides:
-        apply_override(tree, override)
-    return validate(Config, tree)
+    return overridden(Config, tree, overrides)
+
+
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """The configuration with overrides like "surrogate.lr=1e-4" in place of its own values."""
+    return overridden(Config, config.model_dump(mode="json"), overrides)

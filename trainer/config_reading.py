@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -39,6 +40,13 @@ def apply_override(tree: Tree, override: str) -> None:
     for key in keys[:-1]:
         node = _child(node, key, override)
     node[_index(node, keys[-1], override)] = _value(text.strip())
+
+
+def overridden(model: type[T], tree: Tree, overrides: Sequence[str]) -> T:
+    """The typed tree after overrides like "a.b=c", which are written into `tree`."""
+    for override in overrides:
+        apply_override(tree, override)
+    return validate(model, tree)
 
 
 def validate(model: type[T], tree: Tree) -> T:

@@ -24,8 +24,7 @@ from trainer.commands.eval import (
     stored_rows,
 )
 from trainer.commands.report import present
-from trainer.config import Config, load_config
-from trainer.config_reading import apply_override, validate
+from trainer.config import Config, load_config, with_overrides
 from trainer.evaluate import Settings
 from trainer.evaluation import save, table
 from trainer.interrupt import terminated_like_ctrl_c
@@ -76,10 +75,7 @@ def _config(args: argparse.Namespace) -> Config:
     url = f'server.url="http://127.0.0.1:{args.port}"'
     if args.resume:
         folder = load_config(None, args.overrides).run.folder / args.name
-        tree = read_config(folder).model_dump(mode="json")
-        for override in [*args.overrides, url]:
-            apply_override(tree, override)
-        return validate(Config, tree)
+        return with_overrides(read_config(folder), [*args.overrides, url])
     file = args.config or CONFIGS[args.reward]
     config = load_config(file, [*args.overrides, url, f'run.name="{args.name}"'])
     name = free_name(config.run.folder, args.name)
