@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainer.config import Betas, OptimizerConfig, OptimizerKind
 from trainer.errors import ConfigError, TrainingDivergedError
+from trainer.muon import Muon
 
 MUON_MOMENTUM = 0.9
 MUON_ITERATIONS = 4  # of Newton-Schulz: the singular values need not come closer to 1
@@ -65,12 +66,12 @@ class RoleOptimizer:
                 f"{self.role}.optimizer = 'muon' moves matrices only, and an adapter of this model "
                 f"has shape {odd[0]}; use 'adamw', or leave convolutions out of lora.targets"
             )
-        return torch.optim.Muon(
+        return Muon(
             self._parameters,
-            lr=self.lr,
+            self.lr,
             weight_decay=self._config.weight_decay,
             momentum=MUON_MOMENTUM,
-            ns_steps=MUON_ITERATIONS,
+            iterations=MUON_ITERATIONS,
         )
 
     def step(self, progress: float) -> float:

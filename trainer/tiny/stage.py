@@ -13,6 +13,8 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from trainer.muon import Muon
+
 SAVE_EVERY_S = 120.0
 MUON_LR_SCALE = 2.0  # 2e-3 beside AdamW at 1e-3
 
@@ -93,7 +95,7 @@ def _optimizers(
     adam = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     if not matrices:
         return [(adam, 1.0)]
-    muon = torch.optim.Muon(matrices, weight_decay=1e-3, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(matrices, 1e-3, weight_decay=1e-3, match="adamw")
     return [(adam, 1.0), (muon, MUON_LR_SCALE)]
 
 

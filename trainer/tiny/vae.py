@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL
+from rich.progress import track
 from torch.nn import functional
 
 from trainer.tiny.dataset import Dataset
@@ -58,8 +59,10 @@ def calibrate(vae: AutoencoderKL, data: Dataset, samples: int = 2048) -> None:
 def encode_all(vae: AutoencoderKL, data: Dataset, device: torch.device) -> torch.Tensor:
     """Normalised latents of the whole dataset, bfloat16 (N, C, h, w) on the CPU."""
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
+    vae.to(memory_format=torch.channels_last)  # a CPU convolves these widths faster so
     chunks = []
-    for batch in torch.split(data.images, 500):
-        mean = vae.encode(to_unit(batch.to(device))).latent_dist.mean
+    for batch in track(torch.split(data.images, 50), "encoding scenes"):
+        images = to_unit(batch.to(device)).contiguous(memory_format=torch.channels_last)
+        mean = vae.encode(images).latent_dist.mean
         chunks.append(((mean - shift) * scale).to("cpu", torch.bfloat16))
     return torch.cat(chunks)
