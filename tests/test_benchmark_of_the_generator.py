@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> Path:
     backbone = load_backbone(config.model, config.compute)
     networks = build_networks(backbone, config)
     for name, tensor in networks.tensors("surrogate").items():
-        tensor.add_(0.02 * normal(tuple(tensor.shape), 0, name))
+        tensor.add_(0.04 * normal(tuple(tensor.shape), 0, name))
     networks.changed("surrogate")
     folder = tmp_path / "run"
     folder.mkdir()

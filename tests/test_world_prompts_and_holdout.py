@@ -14,6 +14,7 @@ from trainer.tiny.world import (
     TAGS,
     Prompt,
     Wanted,
+    caption_words,
     sample_prompt,
     sample_scene,
     split,
@@ -75,6 +76,14 @@ def test_captions_fit_the_tokenizer_and_stay_distinct(tag: str) -> None:
     encoded = [tuple(tokenizer(caption).input_ids) for caption in captions]
     assert max(map(len, encoded)) <= MAX_TOKENS
     assert len(set(encoded)) == len(captions)
+
+
+def test_a_captions_words_are_tokens_and_anything_else_is_spelled() -> None:
+    tokenizer = build_tokenizer()
+    assert all(len(tokenizer.tokenize(word)) == 1 for word in caption_words())
+    assert tokenizer.tokenize("six RED crosses") == ["six</w>", "red</w>", "crosses</w>"]
+    assert tokenizer.tokenize("'KBQ'") == ["'</w>", "k", "b", "q</w>", "'</w>"]
+    assert tokenizer.tokenize("hello") == ["h", "e", "l", "l", "o</w>"]
 
 
 def test_scenes_render_alike_for_equal_seeds_and_scale_with_the_size() -> None:

@@ -43,7 +43,7 @@ PREFIXES = (
     "paint ",
 )
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-MAX_CHARACTERS = 28  # blanks not counted: a token each, MAX_TOKENS of tokenizer.py with both ends
+MAX_CHARACTERS = 28  # blanks not counted
 JITTER = 0.5  # of positions, in units of scenes.SIDE
 HELDOUT_PERCENT = 15
 VALIDATION_PERCENT = 5
@@ -105,11 +105,22 @@ class Prompt:
 
 def _noun_phrase(wanted: Wanted) -> str:
     words = [wanted.size, wanted.color, wanted.shape]
-    phrase = " ".join(word for word in words if word)
-    if wanted.count == 1:
-        return f"a {phrase}"
-    plural = "es" if wanted.shape == "cross" else "s"
-    return f"{NUMBERS[wanted.count - 1]} {phrase}{plural}"
+    if wanted.count > 1:
+        words[-1] = plural(wanted.shape)
+    number = "a" if wanted.count == 1 else NUMBERS[wanted.count - 1]
+    return " ".join(word for word in (number, *words) if word)
+
+
+def plural(shape: str) -> str:
+    """The shape's name for more than one of it."""
+    return shape + ("es" if shape == "cross" else "s")
+
+
+def caption_words() -> list[str]:
+    """Every word of a caption in lower case, but for what signs say."""
+    phrases = ["a sign that says", "and", "on", *PREFIXES, *NUMBERS, *RELATIONS]
+    phrases += [*SHAPES, *map(plural, SHAPES), *COLORS, *SIZES, *BACKGROUNDS]
+    return sorted({word for phrase in phrases for word in phrase.split()})
 
 
 def split(prompt: Prompt) -> str:
@@ -127,7 +138,7 @@ def sample_tag(text_share: float, rng: random.Random) -> str:
 
 
 def sample_prompt(tag: str, rng: random.Random) -> Prompt:
-    """Draw a prompt of a tag whose caption fits the tokenizer."""
+    """Draw a prompt of a tag, of at most MAX_CHARACTERS."""
     while True:
         prompt = _SAMPLERS[tag](rng)
         if len(prompt.caption.replace(" ", "")) <= MAX_CHARACTERS:
