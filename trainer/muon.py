@@ -30,7 +30,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self,
         parameters: Iterable[Tensor],
-        lr: float,
+        lr: float = 1e-3,
         *,
         momentum: float = 0.95,
         weight_decay: float = 0.0,

@@ -95,7 +95,7 @@ def _optimizers(
     adam = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     if not matrices:
         return [(adam, 1.0)]
-    muon = Muon(matrices, 1e-3, weight_decay=1e-3, match="adamw")
+    muon = Muon(matrices, weight_decay=1e-3, match="adamw")
     return [(adam, 1.0), (muon, MUON_LR_SCALE)]
 
 
