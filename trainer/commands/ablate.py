@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     if todo:
         with terminated_like_ctrl_c(), _server(args, ablation) as url:
             if args.cell is not None:
-                run_cell(todo[0], url, console)
+                _run_one(todo[0], url, console)
             else:
                 _run_all(todo, url, args, console)
     failed = [cell.name for cell in chosen if cell.state() == "failed"]
@@ -79,8 +79,17 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_one(cell: Cell, url: str, console: Console) -> None:
+    """Teacher and start after it: a model that does not load is then the cell's own failure."""
+    _require_same_weights(cell.ablation)
+    run_cell(cell, url, console)
+    if cell.state() == "done":
+        _measure_base(cell.ablation, url, console)
+
+
 def _run_all(todo: Sequence[Cell], url: str, args: argparse.Namespace, console: Console) -> None:
     ablation = todo[0].ablation
+    _require_same_weights(ablation)
     _measure_base(ablation, url, console)
     if args.jobs > 1:
         _run_apart(todo, url, args, console)
@@ -142,15 +151,20 @@ def _server(args: argparse.Namespace, ablation: Ablation) -> Iterator[str]:
         yield server.url
 
 
+def _require_same_weights(ablation: Ablation) -> None:
+    """Cells of other weights are no part of the matrix; raises AblationError."""
+    file, model = base_file(ablation), ablation.cells[0].config().model.path
+    if file.is_file() and load(file).weights != weight_hashes(model):
+        raise AblationError(
+            f"{file.parent} holds cells of other weights than {model}; move it away to begin the "
+            "matrix anew, or restore the weights"
+        )
+
+
 def _measure_base(ablation: Ablation, url: str, console: Console) -> None:
     """Teacher and start, once: what every cell began with, measured or as the model has it."""
     file, config = base_file(ablation), ablation.cells[0].config(url)
     if file.is_file():
-        if load(file).weights != weight_hashes(config.model.path):
-            raise AblationError(
-                f"{file.parent} holds cells of other weights than {config.model.path}; move it "
-                "away to begin the matrix anew, or restore the weights"
-            )
         return
     settings = Settings(
         ablation.images_per_tag, ablation.signs, run_id=f"{ablation.name}.evaluation"

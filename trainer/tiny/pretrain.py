@@ -174,7 +174,7 @@ def train_teacher(config: PretrainConfig, device: torch.device, work: Path, out:
         encoders.load_state_dict(load_file(work / "encoders.safetensors"))
     encoders = encoders.to(device).eval()
     data = _dataset(config, c.images, work, config.seed + 1)
-    latents = encode_all(vae, data, device)
+    latents = encode_all(vae, data)
     captions, index = encode_captions(encoders, data.tokens, device)
     arch = Architecture(width=c.width, layers=c.layers, patch=c.patch)
     transformer = build_transformer(arch, vae, encoders.width).to(device)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from diffusers import AutoencoderKL
 from rich.progress import track
 from torch.nn import functional
 
 from trainer.tiny.dataset import Dataset
+
+PART = 50  # pictures encoded at once: a CPU's caches want no more
 
 
 def build_vae(size: int, latent_channels: int, widths: tuple[int, ...]) -> AutoencoderKL:
@@ -42,27 +46,25 @@ def to_unit(images: torch.Tensor) -> torch.Tensor:
     return images.float() / 127.5 - 1
 
 
-@torch.no_grad()
 def calibrate(vae: AutoencoderKL, data: Dataset, samples: int = 2048) -> None:
     """Set scaling and shift so that latents have mean 0 and standard deviation 1."""
-    means = [
-        vae.encode(to_unit(batch)).latent_dist.mean
-        for batch in torch.split(data.images[:samples], 256)
-    ]
-    latents = torch.cat(means)
+    latents = torch.cat(list(_means(vae, data.images[:samples])))
     vae.register_to_config(
         shift_factor=float(latents.mean()), scaling_factor=1.0 / float(latents.std())
     )
 
 
-@torch.no_grad()
-def encode_all(vae: AutoencoderKL, data: Dataset, device: torch.device) -> torch.Tensor:
+def encode_all(vae: AutoencoderKL, data: Dataset) -> torch.Tensor:
     """Normalised latents of the whole dataset, bfloat16 (N, C, h, w) on the CPU."""
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
+    means = _means(vae, data.images)
+    return torch.cat([((mean - shift) * scale).to("cpu", torch.bfloat16) for mean in means])
+
+
+@torch.no_grad()
+def _means(vae: AutoencoderKL, images: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Latents as the VAE has them, a few uint8 pictures (B, 3, S, S) at a time."""
     vae.to(memory_format=torch.channels_last)  # a CPU convolves these widths faster so
-    chunks = []
-    for batch in track(torch.split(data.images, 50), "encoding scenes"):
-        images = to_unit(batch.to(device)).contiguous(memory_format=torch.channels_last)
-        mean = vae.encode(images).latent_dist.mean
-        chunks.append(((mean - shift) * scale).to("cpu", torch.bfloat16))
-    return torch.cat(chunks)
+    for batch in track(torch.split(images, PART), "encoding scenes"):
+        pixels = to_unit(batch.to(vae.device)).contiguous(memory_format=torch.channels_last)
+        yield vae.encode(pixels).latent_dist.mean
