@@ -1,4 +1,4 @@
-"""The demo as a newcomer meets it: real server, real training, Ctrl-C, resume, report, export."""
+"""The demo as a newcomer meets it: real server, two training processes, Ctrl-C, resume, report."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 from tests.fakes import build_sd3_folder
 from tests.server_setup import ENV, free_port
+from trainer.checkpoint import written_by
 from trainer.evaluation import START, TEACHER, TRAINED, load
 from trainer.metrics import read_metrics
 from trainer.run_folder import read_stats
@@ -87,7 +88,7 @@ def _is_listening(port: int) -> bool:
 def test_a_demo_survives_ctrl_c_and_ends_with_its_report(tmp_path: Path) -> None:
     run, port = tmp_path / "runs" / "demo", free_port()
     common = ["--port", str(port), "--images-per-tag", "2", "--signs", "2", "--all-rows"]
-    first = _trainer("demo", "--config", str(_config(tmp_path)), *common)
+    first = _trainer("demo", "--config", str(_config(tmp_path)), "--processes", "2", *common)
     _wait_for_updates(run, first, 2)
     assert _is_listening(port)
     first.send_signal(signal.SIGINT)
@@ -96,6 +97,7 @@ def test_a_demo_survives_ctrl_c_and_ends_with_its_report(tmp_path: Path) -> None
     assert "make run REWARD=machine NAME=demo ARGS=--resume" in " ".join(output.split())
     assert "Traceback" not in error
     assert not _is_listening(port)
+    assert [written_by(path) for path in (run / "checkpoints").iterdir()] == [2]
 
     done = len(read_metrics(run))
     where = ["--set", f'run.folder="{tmp_path / "runs"}"']

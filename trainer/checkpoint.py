@@ -160,12 +160,17 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return steps[-1] if steps else None
 
 
+def written_by(path: Path) -> int:
+    """How many processes wrote a checkpoint."""
+    return 1 + len(list(path.glob(process_folder("*"))))
+
+
 def load_checkpoint(path: Path, config: Config, processes: Processes = ALONE) -> Checkpoint:
     """Reads a checkpoint; its configuration must be this one up to FREE_KEYS.
 
     Written by several processes, it is read by as many, since each has groups on their way.
     """
-    count = 1 + len(list(path.glob(process_folder("*"))))
+    count = written_by(path)
     if count != processes.count:
         raise CheckpointError(
             f"{path} was written by {count} process{'es' * (count > 1)}, and {processes.count} "

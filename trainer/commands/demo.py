@@ -28,8 +28,8 @@ from trainer.config import Config, load_config, with_overrides
 from trainer.evaluate import Settings
 from trainer.evaluation import save, table
 from trainer.interrupt import terminated_like_ctrl_c
+from trainer.launch import process_count, train_together
 from trainer.local_server import LocalServer
-from trainer.loop import train
 from trainer.measure import Plan
 from trainer.report_tables import terminal_table
 from trainer.run import connect, read_run_id
@@ -50,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="demo", help="of the run; numbered if it is taken")
     parser.add_argument("--resume", action="store_true", help="go on with the run of that name")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="that train as one; default: by the CPU's cores"
+    )
     parser.add_argument("--images-per-tag", type=int, default=250, metavar="N")
     parser.add_argument("--signs", type=int, default=500, metavar="N")
     parser.add_argument("--all-rows", action="store_true", help="measure teacher and start as well")
@@ -105,7 +108,7 @@ def _run(args: argparse.Namespace, config: Config, console: Console) -> int:
             connect(server.url, config) as client,
         ):
             _invite(args.reward, server.url, console)
-            train(config, resume=args.resume, console=console)
+            train_together(config, _processes(args, config), resume=args.resume, console=console)
             settings = replace(settings, run_id=evaluation_id(folder))
             plan = replace(plan, settings=settings, trained=trained_lora(folder))
             save(measure_run(plan, folder, client, console), folder / EVALUATION)
@@ -116,6 +119,15 @@ def _run(args: argparse.Namespace, config: Config, console: Console) -> int:
         raise
     present(folder, console)
     return 0
+
+
+def _processes(args: argparse.Namespace, config: Config) -> int:
+    """As asked for, else by the cores; one where people are waited for, who are slower by far."""
+    if args.processes is not None:
+        return max(1, int(args.processes))
+    if args.reward != "machine" and not args.resume:
+        return 1
+    return process_count(config, resume=args.resume)
 
 
 def _invite(reward: str, url: str, console: Console) -> None:
