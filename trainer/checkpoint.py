@@ -174,7 +174,8 @@ def load_checkpoint(path: Path, config: Config, processes: Processes = ALONE) ->
     if count != processes.count:
         raise CheckpointError(
             f"{path} was written by {count} process{'es' * (count > 1)}, and {processes.count} "
-            f"would go on; resume with torchrun --nproc-per-node {count} -m trainer train"
+            f"would go on; resume with torchrun --nproc-per-node {count} -m trainer train, or the "
+            f"demo with --processes {count}"
         )
     own = _own_folder(path, processes)
     try:
