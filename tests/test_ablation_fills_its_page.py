@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import statistics
 import threading
 import time
 from pathlib import Path
@@ -21,12 +20,8 @@ from trainer.cli import main
 from trainer.config import Config
 from trainer.errors import ConfigError
 from trainer.evaluation import TRAINED, Evaluation, load, save
-from trainer.intervals import Estimate
 from trainer.metrics import read_metrics
 from trainer.results import BASE as BASE_FILE
-from trainer.results import SIGNS, CellResult, Results, order, over_seeds
-from trainer.results_page import markdown
-from trainer.results_plots import draw, mean_curve
 from trainer.run import RUN_FILE
 from trainer.tiny.prompt_files import path_of
 
@@ -126,89 +121,6 @@ def test_every_cell_has_its_seed_its_folder_and_its_values(tmp_path: Path) -> No
     assert config.server.url == "http://somewhere"
 
 
-def results(tmp_path: Path) -> Results:
-    ablation = load_ablation(matrix(tmp_path), ["seeds=[0, 1]"])
-
-    def done(seed: int, value: float) -> CellResult:
-        estimate = Estimate(value, value - 0.1, value + 0.1, 50)
-        scores = {"overall": estimate, "text": estimate}
-        curve = [(0.0, 0.1), (10.0, value)]
-        signs = dict.fromkeys(SIGNS, curve)
-        return CellResult("one", seed, "done", "", 3, 2.5, scores, {}, curve, curve, signs)
-
-    others = [
-        CellResult("two", 0, "begun", iterations=2, minutes=1.0),
-        CellResult("two", 1, "missing"),
-        CellResult("three", 0, "failed", "the disk is full"),
-        CellResult("three", 1, "missing"),
-    ]
-    return Results(ablation, [done(0, 0.4), done(1, 0.6), *others])
-
-
-def test_the_page_gives_means_with_intervals_and_marks_what_was_not_run(tmp_path: Path) -> None:
-    page = markdown(results(tmp_path), [("curves", "images/a.svg")], "python -m trainer ablate x")
-    rows = [line for line in page.splitlines() if line.startswith("|")]
-    half = 0.1 / 2**0.5  # of a mean of two
-    assert f"0.500 ({0.5 - half:.3f} to {0.5 + half:.3f})" in rows[2]
-    assert rows[2].endswith("| 2 of 2 |")
-    assert rows[3].startswith("| no reward | not yet run | not yet run |")
-    assert r"direct \| RL" in rows[4]
-    by_seed = [row for row in rows if "| 0 |" in row or "| 1 |" in row]
-    assert [row.split(" | ")[2] for row in by_seed] == [
-        "done",
-        "done",
-        "not finished",
-        "not yet run",
-        "failed",
-        "not yet run",
-    ]
-    assert "2 of 6 cells are done" in page
-    assert "three, seed 0: the disk is full" in page
-    assert "![curves](images/a.svg)" in page
-
-
-def test_a_mean_needs_at_least_one_seed(tmp_path: Path) -> None:
-    found = results(tmp_path)
-    assert over_seeds(found.of("two"), "overall") is None
-    mean = over_seeds(found.of("one"), "overall")
-    assert mean is not None and mean.value == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize(
-    ("differences", "verdict"),
-    [((-0.03, -0.02, -0.04), "below"), ((0.02, 0.03, 0.025), "above"), ((0.03, -0.01), "open")],
-)
-def test_an_order_counts_where_it_exceeds_twice_its_error_over_the_seeds(
-    differences: tuple[float, ...], verdict: str
-) -> None:
-    def cell(seed: int, value: float) -> CellResult:
-        paired = {"overall": Estimate(value, value, value, 50)}
-        return CellResult("two", seed, "done", against_first=paired)
-
-    cells = [cell(seed, value) for seed, value in enumerate(differences)]
-    found = order(cells, "overall")
-    assert found is not None and found.verdict == verdict
-    spread = statistics.stdev(differences) / len(differences) ** 0.5
-    assert found.error == pytest.approx(2 * spread)
-    assert order(cells[:1], "overall") is None
-
-
-def test_figures_are_the_same_bytes_for_the_same_results(tmp_path: Path) -> None:
-    found = results(tmp_path)
-    first = {text: path.read_bytes() for text, path in draw(found, tmp_path / "a", "results")}
-    second = {text: path.read_bytes() for text, path in draw(found, tmp_path / "b", "results")}
-    assert first == second
-    assert len(first) == 3
-    changed = Results(found.ablation, found.cells[1:])
-    third = {text: path.read_bytes() for text, path in draw(changed, tmp_path / "c", "results")}
-    assert all(third[text] != first[text] for text in first)
-
-
-def test_a_mean_curve_stands_where_all_curves_do() -> None:
-    assert mean_curve([[(0, 1.0), (5, 2.0)], [(0, 3.0), (10, 4.0)], []]) == [(0, 2.0)]
-    assert mean_curve([[]]) == []
-
-
 def test_a_cell_of_another_configuration_is_neither_used_nor_overwritten(tmp_path: Path) -> None:
     file = matrix(tmp_path)
     cell = load_ablation(file).cells[0]
@@ -296,7 +208,7 @@ def test_an_interrupted_ablation_goes_on_with_several_cells_at_once(
     assert "3 of 3 cells are done" in page
     assert "not yet run" not in page
     assert "teacher (80 NFE)" in page
-    for figure in ("curves", "signs", "scores"):
+    for figure in ("curves", "signs", "time", "pictures", "scores"):
         assert (tmp_path / "images" / f"results-{figure}.svg").is_file()
     assert TRAINED in load(cells[2].folder / "eval.json").rows
 

@@ -26,6 +26,7 @@ from trainer.evaluation import (
 )
 from trainer.evaluation_set import TEXT
 from trainer.gather import series
+from trainer.health import CONTRAST, DIVERSITY, ROUGHNESS
 from trainer.intervals import Estimate, mean_of
 from trainer.metrics import FILE_NAME, read_metrics
 from trainer.report_plots import Point
@@ -36,6 +37,8 @@ BASE = "base.json"  # teacher and start, measured once for the whole ablation
 SHOWN = (OVERALL, TEXT)  # the columns of the page
 # What tells whether the surrogate knows something and the generator follows it.
 SIGNS = ("surrogate/ranking_accuracy", "force/ratio", "force/cosine")
+# What tells whether the pictures stay pictures, and differ, while the reward is chased.
+PICTURES = (CONTRAST, ROUGHNESS, DIVERSITY)
 # What is kept of a cell's record: what the page draws.
 KEPT_METRICS = (
     "iteration",
@@ -44,12 +47,16 @@ KEPT_METRICS = (
     "heldout/iteration",
     "heldout/score",
     *SIGNS,
+    *PICTURES,
 )
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """One cell. Estimates by column, curves as (iteration, value); empty where there is nothing."""
+    """One cell. Estimates by column, curves as (iteration, value); empty where there is nothing.
+
+    clock: minutes into training at the iterations of `heldout`. signs: SIGNS and PICTURES by name.
+    """
 
     variant: str
     seed: int
@@ -61,6 +68,7 @@ class CellResult:
     against_first: Mapping[str, Estimate] = field(default_factory=dict)
     reward: Sequence[Point] = ()
     heldout: Sequence[Point] = ()
+    clock: Sequence[Point] = ()
     signs: Mapping[str, Sequence[Point]] = field(default_factory=dict)
 
 
@@ -147,6 +155,8 @@ def _result(cell: Cell) -> CellResult:
     evaluation = _evaluation(cell) if state == "done" else None
     failure = cell.folder / FAILURE
     first = Cell(cell.ablation, cell.ablation.variants[0], cell.seed)
+    heldout = [(r["heldout/iteration"], r["heldout/score"]) for r in rows if "heldout/score" in r]
+    minutes = {row["iteration"]: row["clock_s"] / 60 for row in rows}
     return CellResult(
         variant=cell.variant.name,
         seed=cell.seed,
@@ -157,10 +167,12 @@ def _result(cell: Cell) -> CellResult:
         scores=table(evaluation).rows[TRAINED] if evaluation else {},
         against_first=_paired(evaluation, first) if evaluation and first != cell else {},
         reward=series(rows, "reward/mean"),
-        heldout=[
-            (r["heldout/iteration"], r["heldout/score"]) for r in rows if "heldout/score" in r
-        ],
-        signs={name: [(x, y) for x, y in series(rows, name) if math.isfinite(y)] for name in SIGNS},
+        heldout=heldout,
+        clock=[(x, minutes[x]) for x, _ in heldout if x in minutes],
+        signs={
+            name: [(x, y) for x, y in series(rows, name) if math.isfinite(y)]
+            for name in (*SIGNS, *PICTURES)
+        },
     )
 
 

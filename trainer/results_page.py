@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 
 from trainer.evaluation import START, TEACHER
 from trainer.evaluation import table as estimates
+from trainer.evaluation_set import COLUMNS, TEXT
 from trainer.intervals import Estimate
 from trainer.report_tables import column_name
 from trainer.results import SHOWN, CellResult, Order, Results, order, over_seeds
 
 NOT_RUN = "not yet run"
+TAGS = tuple(column for column in COLUMNS if column != TEXT)
 STATES = {"missing": NOT_RUN, "begun": "not finished", "failed": "failed", "done": "done"}
 
 
@@ -35,9 +37,12 @@ def markdown(results: Results, figures: Sequence[tuple[str, str]], command: str)
         "differ stands below. Differences are paired, image by image and seed by seed, with the "
         "first variant. The order over seeds is the mean of those differences by seed and twice "
         "its standard error: above or below where the one exceeds the other, else open.",
+        "## By tag",
+        _by_tag(results),
         *[f"![{text}]({path})" for text, path in figures],
         "## By seed",
         _by_seed(results),
+        "Minutes are those of the machine that ran the cell, with whatever else it had to do.",
         *_failures(results.cells),
     ]
     return "\n\n".join(parts) + "\n"
@@ -61,13 +66,7 @@ def _by_variant(results: Results) -> str:
     heads = [column_name(column) for column in SHOWN]
     rows = [["variant", *heads, *[f"{head}, difference" for head in heads]]]
     rows[0] += [f"{heads[0]}, order over seeds", "seeds"]
-    if results.base is not None:
-        measured = estimates(results.base).rows
-        for name in (TEACHER, START):
-            if name in measured:
-                row = results.base.rows[name]
-                cells = [_cell(measured[name].get(column)) for column in SHOWN]
-                rows.append([f"{row.label} ({row.nfe} NFE)", *cells, "", "", "", ""])
+    rows += [[*row, "", "", "", ""] for row in _base_rows(results, SHOWN)]
     total = len(results.ablation.seeds)
     for variant in results.ablation.variants:
         cells_of = results.of(variant.name)
@@ -79,6 +78,28 @@ def _by_variant(results: Results) -> str:
         paired = [_cell(over_seeds(cells_of, c, paired=True), signed=True) for c in SHOWN]
         place = _order(order(cells_of, SHOWN[0]))
         rows.append([variant.title, *scores, *paired, place, f"{done} of {total}"])
+    return _table(rows)
+
+
+def _base_rows(results: Results, columns: Sequence[str]) -> list[list[str]]:
+    """Teacher and start, as far as they have been measured."""
+    if results.base is None:
+        return []
+    measured, labels = estimates(results.base).rows, results.base.rows
+    return [
+        [f"{labels[n].label} ({labels[n].nfe} NFE)", *[_cell(measured[n].get(c)) for c in columns]]
+        for n in (TEACHER, START)
+        if n in measured
+    ]
+
+
+def _by_tag(results: Results) -> str:
+    """The shape of the paper's Table 1: a row for each model, a column for each tag."""
+    rows = [["variant", *[column_name(tag) for tag in TAGS]], *_base_rows(results, TAGS)]
+    for variant in results.ablation.variants:
+        cells = [over_seeds(results.of(variant.name), tag) for tag in TAGS]
+        if any(cells):
+            rows.append([variant.title, *map(_cell, cells)])
     return _table(rows)
 
 

@@ -1,4 +1,4 @@
-"""Figures of the results page, drawn by matplotlib: curves and signs over training, final scores.
+"""Figures of the results page, drawn by matplotlib: curves over training, final scores.
 
 The same results give the same bytes. A variant without a finished or begun cell is left out.
 """
@@ -14,20 +14,27 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from trainer.health import CONTRAST, DIVERSITY, ROUGHNESS
 from trainer.report_plots import Point, smoothed
 from trainer.report_tables import column_name
 from trainer.results import SHOWN, CellResult, Results, over_seeds
 
 FIXED = {"svg.hashsalt": "results", "font.size": 8}
 Panel = tuple[str, Callable[[CellResult], Sequence[Point]]]
+HELDOUT = "held-out score"
 CURVES: tuple[Panel, ...] = (
-    ("held-out score", lambda cell: cell.heldout),
+    (HELDOUT, lambda cell: cell.heldout),
     ("training reward (smoothed)", lambda cell: smoothed(cell.reward)),
 )
 SIGN_CURVES: tuple[Panel, ...] = (
     ("ranking against the reference", lambda cell: _sign(cell, "surrogate/ranking_accuracy")),
     ("force |rho g_r| / |g_kl|", lambda cell: _sign(cell, "force/ratio")),
     ("cos(g_r, g_kl)", lambda cell: _sign(cell, "force/cosine")),
+)
+PICTURE_CURVES: tuple[Panel, ...] = (
+    ("contrast of the latents", lambda cell: _sign(cell, CONTRAST)),
+    ("roughness", lambda cell: _sign(cell, ROUGHNESS)),
+    ("diversity within a prompt", lambda cell: _sign(cell, DIVERSITY)),
 )
 
 
@@ -40,6 +47,12 @@ def draw(results: Results, folder: Path, stem: str) -> list[tuple[str, Path]]:
             "signs",
             "Surrogate and force over training, smoothed",
             partial(_curves, panels=SIGN_CURVES),
+        ),
+        ("time", "Held-out score against the clock", _against_the_clock),
+        (
+            "pictures",
+            "Statistics of the pictures over training, smoothed",
+            partial(_curves, panels=PICTURE_CURVES),
         ),
         ("scores", "Final scores", _scores),
     )
@@ -80,6 +93,31 @@ def _curves(results: Results, panels: Sequence[Panel]) -> Any:
     if named:
         figure.legend(named.values(), named, loc="outside right upper", frameon=False)
     return figure
+
+
+def _against_the_clock(results: Results) -> Any:
+    """Held-out scores by minutes of training; a mean stands at the mean time of its probes."""
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes, named = figure.subplots(), dict[str, Any]()
+    for k, variant in enumerate(results.ablation.variants):
+        cells = results.of(variant.name)
+        for cell in cells:
+            points = timed(cell.clock, cell.heldout)
+            axes.plot(*_columns(points), color=f"C{k % 10}", alpha=0.25, linewidth=0.7)
+        mean = timed(mean_curve([c.clock for c in cells]), mean_curve([c.heldout for c in cells]))
+        if mean:
+            (named[variant.title],) = axes.plot(*_columns(mean), color=f"C{k % 10}")
+    axes.set_xlabel("minutes")
+    axes.set_title(HELDOUT)
+    if named:
+        figure.legend(named.values(), named, loc="outside right upper", frameon=False)
+    return figure
+
+
+def timed(clock: Sequence[Point], scores: Sequence[Point]) -> list[Point]:
+    """Both by iteration; (minutes, score) where both are known."""
+    minutes = dict(clock)
+    return [(minutes[x], score) for x, score in scores if x in minutes]
 
 
 def _scores(results: Results) -> Any:
