@@ -45,6 +45,11 @@ class RunConfig(Section):
     images_every: Count = 50  # iterations between grids of rollouts on TensorBoard
     live_view: bool = True
 
+    @property
+    def home(self) -> Path:
+        """The run's own folder."""
+        return self.folder / self.name
+
 
 class ModelConfig(Section):
     """The frozen base and the LoRAs that training starts from."""

@@ -42,7 +42,7 @@ def process_count(config: Config, *, resume: bool) -> int:
 
     Groups are shared out evenly, so the count divides `groups.per_step`.
     """
-    found = latest_checkpoint(_folder(config) / CHECKPOINTS)
+    found = latest_checkpoint(config.run.home / CHECKPOINTS)
     if resume and found is not None:
         return written_by(found)
     if torch_device(config.compute).type != "cpu":
@@ -123,7 +123,7 @@ def _others(config: Config, count: int, resume: bool) -> Iterator[_Others]:
     try:
         with _ctrl_c_ignored():  # inherited, so that a Ctrl-C while they start is this process's
             for rank in range(1, count):
-                log = _folder(config) / process_folder(rank) / "log.txt"
+                log = config.run.home / process_folder(rank) / "log.txt"
                 child = spawning.Process(
                     target=_take_part,
                     args=(rank, own, config, resume, log),
@@ -154,10 +154,6 @@ def _take_part(rank: int, threads: int, config: Config, resume: bool, log: Path)
         return
     except (TrainerError, RewardError) as error:
         sys.exit(f"error: {error}")
-
-
-def _folder(config: Config) -> Path:
-    return config.run.folder / config.run.name
 
 
 @contextmanager

@@ -84,15 +84,10 @@ def _curves(results: Results, panels: Sequence[Panel]) -> Any:
     for axes, (label, of) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for k, variant in enumerate(results.ablation.variants):
             curves = [of(cell) for cell in results.of(variant.name)]
-            for curve in curves:
-                axes.plot(*_columns(curve), color=f"C{k % 10}", alpha=0.25, linewidth=0.7)
-            if mean := mean_curve(curves):
-                (named[variant.title],) = axes.plot(*_columns(mean), color=f"C{k % 10}")
+            named |= _lines(axes, k, variant.title, curves, mean_curve(curves))
         axes.set_xlabel("iteration")
         axes.set_title(label)
-    if named:
-        figure.legend(named.values(), named, loc="outside right upper", frameon=False)
-    return figure
+    return _with_legend(figure, named)
 
 
 def _against_the_clock(results: Results) -> Any:
@@ -101,14 +96,25 @@ def _against_the_clock(results: Results) -> Any:
     axes, named = figure.subplots(), dict[str, Any]()
     for k, variant in enumerate(results.ablation.variants):
         cells = results.of(variant.name)
-        for cell in cells:
-            points = timed(cell.clock, cell.heldout)
-            axes.plot(*_columns(points), color=f"C{k % 10}", alpha=0.25, linewidth=0.7)
+        curves = [timed(cell.clock, cell.heldout) for cell in cells]
         mean = timed(mean_curve([c.clock for c in cells]), mean_curve([c.heldout for c in cells]))
-        if mean:
-            (named[variant.title],) = axes.plot(*_columns(mean), color=f"C{k % 10}")
+        named |= _lines(axes, k, variant.title, curves, mean)
     axes.set_xlabel("minutes")
     axes.set_title(HELDOUT)
+    return _with_legend(figure, named)
+
+
+def _lines(
+    axes: Any, k: int, title: str, curves: Sequence[Sequence[Point]], mean: Sequence[Point]
+) -> dict[str, Any]:
+    """Variant k: every seed thinly, and its mean; what the legend names, if there is a mean."""
+    color = f"C{k % 10}"
+    for curve in curves:
+        axes.plot(*_columns(curve), color=color, alpha=0.25, linewidth=0.7)
+    return {title: axes.plot(*_columns(mean), color=color)[0]} if mean else {}
+
+
+def _with_legend(figure: Figure, named: dict[str, Any]) -> Figure:
     if named:
         figure.legend(named.values(), named, loc="outside right upper", frameon=False)
     return figure

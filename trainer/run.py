@@ -239,7 +239,7 @@ def open_run(
     config: Config, *, resume: bool, source: Source | None, console: Console
 ) -> Iterator[Run]:
     """Everything a run needs, opened and closed. `source` None: the configured server."""
-    folder = config.run.folder / config.run.name
+    folder = config.run.home
     found = latest_checkpoint(folder / CHECKPOINTS)
     if found is not None and not resume:
         raise CheckpointError(

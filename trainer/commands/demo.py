@@ -96,7 +96,7 @@ def free_name(folder: Path, name: str) -> str:
 
 def _run(args: argparse.Namespace, config: Config, console: Console) -> int:
     settings = Settings(args.images_per_tag, args.signs)
-    folder = config.run.folder / config.run.name
+    folder = config.run.home
     plan = Plan(config, rows_of(folder, everything=args.all_rows), settings)
     if not args.all_rows:
         stored_rows(plan)
