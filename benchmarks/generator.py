@@ -3,7 +3,8 @@
 ``python -m benchmarks.generator runs/demo`` takes phi and the generator of a finished run and
 paints training prompts with every step of the grid made by the generator (S), by the teacher that
 phi guides (G), or by the teacher alone (T), all from the same noise. Where G in the place of S
-helps, the generator has not yet taken up what phi knows.
+helps, the generator has not yet taken up what phi knows. ``--unseen`` paints the prompts of the
+held-out probe instead, whose combinations neither of them was trained on.
 
 ``--follow 300`` lets fake score and generator follow that phi, which stands still, from the run's
 start, for variants of the configuration side by side.
@@ -70,8 +71,10 @@ def with_phi(config: Config, run: Path) -> TrainState:
     return state
 
 
-def painted(state: TrainState, plan: str, strength: float, pictures: int) -> Painted:
-    """What training prompts look like when each step is made as the plan's letters say."""
+def painted(
+    state: TrainState, plan: str, strength: float, pictures: int, *, unseen: bool = False
+) -> Painted:
+    """What prompts look like when each step is made as the plan's letters say."""
     makers: dict[str, tuple[Velocity, int]] = {
         "S": (state.networks.velocity("generator"), 1),
         "G": (steered(state, strength), TEACHER_STEPS),
@@ -89,7 +92,7 @@ def painted(state: TrainState, plan: str, strength: float, pictures: int) -> Pai
                 x = x + (s - u) / parts * velocity(x, t, condition)
         return x
 
-    return result(plan, rewards_by_tag(state, pictures, sample))
+    return result(plan, rewards_by_tag(state, pictures, sample, unseen=unseen))
 
 
 def result(name: str, by_tag: dict[str, list[float]], seconds: float = 0.0) -> Painted:
@@ -98,7 +101,9 @@ def result(name: str, by_tag: dict[str, list[float]], seconds: float = 0.0) -> P
     return Painted(name, mean_reward(by_tag), means, seconds)
 
 
-def followed(name: str, state: TrainState, iterations: int, pictures: int) -> Painted:
+def followed(
+    name: str, state: TrainState, iterations: int, pictures: int, *, unseen: bool = False
+) -> Painted:
     """What the averaged generator paints after following phi for so many iterations."""
     texts, stream = TextCache(state.backbone), asked(state, "train")
     count, began = state.config.groups.per_step, time.perf_counter()
@@ -114,7 +119,7 @@ def followed(name: str, state: TrainState, iterations: int, pictures: int) -> Pa
     def sample(noise: Latents, condition: Conditioning) -> Latents:
         return rollout(velocity, noise, condition, times).final
 
-    return result(name, rewards_by_tag(state, pictures, sample), seconds)
+    return result(name, rewards_by_tag(state, pictures, sample, unseen=unseen), seconds)
 
 
 def show(title: str, found: Sequence[Painted]) -> None:
@@ -135,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plan", nargs="*", default=list(PLANS), help="one letter per step")
     parser.add_argument("--strength", type=float, default=12, metavar="W", help="of phi in G")
     parser.add_argument("--pictures", type=int, default=720)
+    parser.add_argument("--unseen", action="store_true", help="paint prompts of the probe")
     parser.add_argument("--follow", type=int, default=0, metavar="ITERATIONS")
     add_variants(parser)
     args = parser.parse_args(arguments)
@@ -147,16 +153,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state = with_phi(config, args.run)
     state.networks.load_tensors("generator", trained_lora(args.run).tensors)
     plans = [
-        painted(state, plan, args.strength, args.pictures) for plan in track(args.plan, "painting")
+        painted(state, plan, args.strength, args.pictures, unseen=args.unseen)
+        for plan in track(args.plan, "painting")
     ]
     if plans:
         show("S: generator, G: teacher guided by phi, T: teacher", plans)
     followers = list[Painted]()
     if args.follow:
-        followers.append(followed("the start", with_phi(config, args.run), 0, args.pictures))
+        still = with_phi(config, args.run)
+        followers.append(followed("the start", still, 0, args.pictures, unseen=args.unseen))
         for name, *changes in [[args.run.name], *args.variant]:
             own = with_phi(with_overrides(config, changes), args.run)
-            followers.append(followed(name, own, args.follow, args.pictures))
+            followers.append(followed(name, own, args.follow, args.pictures, unseen=args.unseen))
         show(f"after {args.follow} iterations beside a phi that stands still", followers)
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(one) for one in (*plans, *followers)]) + "\n")

@@ -89,10 +89,12 @@ def judged(pictures: Sequence[Pixels], prompts: Sequence[Prompt]) -> list[float 
     return [o.reward if isinstance(o, Scored) else None for o in outcomes]
 
 
-def asked(state: TrainState, purpose: str) -> PromptStream:
-    """The training prompts of the counting reward, in an order of their own."""
-    sets = [one for one in state.config.prompts if one.reward == CountingScorer.name]
-    return PromptStream(sets, state.config.run.seed, purpose)
+def asked(state: TrainState, purpose: str, *, unseen: bool = False) -> PromptStream:
+    """The counting reward's prompts, of training or of the probe, in an order of their own."""
+    config = state.config
+    prompts = config.heldout.prompts if unseen else config.prompts
+    sets = [one for one in prompts if one.reward == CountingScorer.name]
+    return PromptStream(sets, config.run.seed, purpose)
 
 
 def rolled_out(state: TrainState, count: int) -> list[ScoredGroup]:
@@ -172,11 +174,15 @@ def steered(state: TrainState, strength: float) -> Velocity:
 
 @torch.no_grad()
 def rewards_by_tag(
-    state: TrainState, pictures: int, sample: Callable[[Latents, Conditioning], Latents]
+    state: TrainState,
+    pictures: int,
+    sample: Callable[[Latents, Conditioning], Latents],
+    *,
+    unseen: bool = False,
 ) -> dict[str, list[float]]:
     """Rewards of what `sample` makes of noise and prompts, the same for every sampler."""
     texts, found = TextCache(state.backbone), dict[str, list[float]]()
-    prompts = asked(state, "guided").take(pictures)
+    prompts = asked(state, "guided", unseen=unseen).take(pictures)
     for first in range(0, pictures, 64):
         part = prompts[first : first + 64]
         condition = texts.encode([prompt.text for prompt in part])

@@ -24,6 +24,7 @@ from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
 from trainer.tdm_r1.state import Batch, ScoredBatch, TrainState
 from trainer.tdm_r1.surrogate import update_surrogate
+from trainer.tdm_r1.update import TdmR1
 
 ROLES: tuple[Source, ...] = (
     "teacher",
@@ -98,6 +99,17 @@ def test_each_update_changes_its_role_and_its_averages_only(folder: Path) -> Non
         assert changed == allowed[name], name
         for role in networks.specs:
             assert all(p.grad is None for p in networks.parameters(role)), (name, role)
+
+
+def test_while_the_generator_stands_still_so_may_its_score(folder: Path) -> None:
+    state = all_roles(folder, "generator.frozen=2", "generator.warmup=2", "fake.frozen=1")
+    networks, batch, changed = state.networks, a_batch(state), list[set[Source]]()
+    for iteration in range(3):
+        before = {role: networks.fingerprint(role) for role in ROLES}
+        TdmR1(state).update(batch, scored(batch), iteration, 0.0)
+        changed.append({role for role in ROLES if networks.fingerprint(role) != before[role]})
+    phi: set[Source] = {"surrogate", "surrogate_ema", "reference"}
+    assert changed == [phi, phi | {"fake"}, phi | {"fake", "generator", "generator_ema"}]
 
 
 def test_the_teacher_is_the_untouched_base(folder: Path) -> None:

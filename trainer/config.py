@@ -196,6 +196,9 @@ class FakeConfig(Section):
     betas: Betas = (0.0, 0.99)
     updates: Count = 1
     t_range: TimeRange = "full"
+    # Iterations before its first update: a score that was loaded with its generator needs none
+    # while that generator stands still (generator.frozen).
+    frozen: Annotated[int, Field(ge=0)] = 0
 
 
 class GeneratorConfig(Section):

@@ -12,8 +12,13 @@ from trainer.tdm_r1.state import Batch, Metrics, TrainState
 
 
 def update_fake(state: TrainState, fresh: Batch, iteration: int, progress: float) -> Metrics:
-    """All fake-score updates of one iteration, each with its own (j, t, noise) per sample."""
+    """All fake-score updates of one iteration, each with its own (j, t, noise) per sample.
+
+    None while it is frozen.
+    """
     metrics: Metrics = {}
+    if iteration < state.config.fake.frozen:
+        return metrics
     condition = fresh.condition.repeat(fresh.size)
     velocity = state.networks.velocity("fake")
     for update in range(state.config.fake.updates):
