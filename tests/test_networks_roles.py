@@ -13,11 +13,13 @@ from torch import Tensor
 
 from tests.fakes import build_sd3_folder
 from trainer.backbones import Backbone, load_backbone
-from trainer.config import Config, load_config
+from trainer.config import Config, RolloutConfig, load_config
 from trainer.errors import ModelError
+from trainer.evaluation import TRAINED
 from trainer.flow import time_grid
 from trainer.lora_files import LoraSpec, read_lora, write_lora
 from trainer.networks import Networks, Role, Source, build_networks
+from trainer.policies import few_step
 from trainer.randomness import normals
 from trainer.rollout import rollout
 from trainer.tdm_r1.fake import update_fake
@@ -304,6 +306,18 @@ def test_every_switch_trains(folder: Path, overrides: list[str]) -> None:
     assert metrics["force/reward"] > 0
     for role in ("surrogate", "fake", "generator"):
         assert metrics[f"grad_norm/{role}"] > 0, role
+
+
+def test_a_generator_is_measured_by_the_sampler_it_was_trained_with(folder: Path) -> None:
+    networks = all_roles(folder).networks
+    noise = normals(networks.backbone.latent_shape, [("start", i) for i in range(3)])
+    prompts = ["a red star", "a blue star", "a star"]
+    stochastic = few_step(TRAINED, "generator", networks, RolloutConfig(mode="stochastic"))
+    plain = few_step(TRAINED, "generator", networks, RolloutConfig())
+    drawn = stochastic.sample(noise, prompts)
+    assert not torch.allclose(drawn, plain.sample(noise, prompts), atol=1e-3)
+    alone = stochastic.sample(noise[2:], prompts[2:])
+    torch.testing.assert_close(drawn[2:], alone, atol=1e-5, rtol=0)
 
 
 def test_in_bf16_the_base_is_cast_and_adapters_stay_fp32(folder: Path) -> None:

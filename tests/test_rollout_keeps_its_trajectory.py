@@ -7,8 +7,16 @@ import torch
 from torch import Tensor
 
 from trainer.backbones import Conditioning
+from trainer.config import RolloutConfig
 from trainer.flow import time_grid
-from trainer.rollout import Trajectory, guided_velocity, recompute_step, rollout, sample_guided
+from trainer.rollout import (
+    Trajectory,
+    guided_velocity,
+    own_fresh_noise,
+    recompute_step,
+    rollout,
+    sample_guided,
+)
 
 GRID = time_grid(4, 2.0)
 
@@ -58,6 +66,18 @@ def test_stochastic_steps_use_and_store_the_fresh_noise() -> None:
     s = GRID[1]
     expected = (1 - s) * trajectory.x0[0] + s * fresh[0]
     torch.testing.assert_close(trajectory.states[1], expected)
+
+
+def test_the_same_start_gets_the_same_fresh_noise_in_every_batch() -> None:
+    stochastic = RolloutConfig(mode="stochastic")
+    whole, part = own_fresh_noise(noise(), stochastic), own_fresh_noise(noise()[1:2], stochastic)
+    assert whole is not None
+    assert part is not None
+    assert whole.shape == (4, 3, 2, 4, 4)
+    assert torch.equal(whole[:, 1:2], part)
+    drawn = torch.cat([whole.flatten(0, 1), noise()]).flatten(1)
+    assert len({tuple(row.tolist()) for row in drawn}) == len(drawn)
+    assert own_fresh_noise(noise(), RolloutConfig()) is None
 
 
 def test_each_sample_may_look_at_its_own_step() -> None:

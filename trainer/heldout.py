@@ -24,7 +24,7 @@ from trainer.lora_files import Lora
 from trainer.networks import Networks
 from trainer.prompts import PromptStream
 from trainer.randomness import normals
-from trainer.rollout import rollout
+from trainer.rollout import own_fresh_noise, rollout
 from trainer.texts import TextCache
 
 MAX_ITEMS = 128  # images per request
@@ -104,8 +104,10 @@ class Heldout:
         keys = [("heldout", i, k) for i in range(len(self._prompts)) for k in range(samples)]
         noise = normals(backbone.latent_shape, keys).to(backbone.device)
         condition = self._texts.encode([p.text for p in self._prompts]).repeat(samples)
-        times = time_grid(self._config.rollout.k_steps, self._config.rollout.flow_shift)
-        trajectory = rollout(self._networks.velocity("generator_ema"), noise, condition, times)
+        sampling, velocity = self._config.rollout, self._networks.velocity("generator_ema")
+        times = time_grid(sampling.k_steps, sampling.flow_shift)
+        fresh = own_fresh_noise(noise, sampling)
+        trajectory = rollout(velocity, noise, condition, times, fresh)
         pixels = to_pixels(backbone.decode(trajectory.final))
         lora = self._networks.lora("generator_ema")
         self._pending = self._thread.submit(self._measure, iteration, lora, pixels)

@@ -16,23 +16,23 @@ from trainer.evaluate import Policy
 from trainer.evaluation import START, SURROGATE, TEACHER, TRAINED
 from trainer.flow import time_grid
 from trainer.networks import Networks, Source
-from trainer.rollout import rollout, sample_guided
+from trainer.rollout import own_fresh_noise, rollout, sample_guided
 
 MANY_STEPS = 40  # with guidance 80 evaluations, the field's usual budget
 LABELS = {TEACHER: "teacher", START: "start", TRAINED: "TDM-R1", SURROGATE: "surrogate"}
 
 
 def few_step(name: str, source: Source, networks: Networks, sampling: RolloutConfig) -> Policy:
-    """A role as deterministic K-step generator without guidance: K evaluations."""
+    """A role as K-step generator without guidance, sampled as it is trained: K evaluations."""
     backbone = networks.backbone
 
     @torch.no_grad()
     def sample(noise: Tensor, prompts: Sequence[str]) -> Tensor:
         times = time_grid(sampling.k_steps, sampling.flow_shift)
-        start = noise.to(backbone.device)
-        return backbone.decode(
-            rollout(networks.velocity(source), start, _encode(backbone, prompts), times).final
-        )
+        start, condition = noise.to(backbone.device), _encode(backbone, prompts)
+        fresh = own_fresh_noise(start, sampling)
+        velocity = networks.velocity(source)
+        return backbone.decode(rollout(velocity, start, condition, times, fresh).final)
 
     return Policy(name, LABELS[name], sampling.k_steps, backbone.latent_shape, sample)
 

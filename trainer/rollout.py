@@ -6,6 +6,7 @@ states afterwards: what the network said during the rollout is stored.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -13,6 +14,7 @@ from itertools import pairwise
 import torch
 
 from trainer.backbones.base import Conditioning
+from trainer.config import RolloutConfig
 from trainer.flow import (
     interpolate,
     stretch,
@@ -20,6 +22,7 @@ from trainer.flow import (
     velocity_to_noise,
     velocity_to_x0,
 )
+from trainer.randomness import normals
 from trainer.shapes import Knots, Latents, PerSample, PerStep, Steps
 
 Velocity = Callable[[Latents, PerSample, Conditioning], Latents]
@@ -123,6 +126,21 @@ def rollout(
         epss.append(eps)
     steps = len(times) - 1
     return Trajectory(times, torch.stack(states), torch.stack(x0s), torch.stack(epss), nfe=steps)
+
+
+def own_fresh_noise(noise: Latents, config: RolloutConfig) -> PerStep | None:
+    """What the configured sampler adds to each step, from the start alone; None: nothing.
+
+    The same start gives the same image, whatever else is in the batch, as it does without.
+    """
+    if config.mode == "deterministic":
+        return None
+    starts = [hashlib.blake2b(row.cpu().numpy().tobytes()).hexdigest() for row in noise]
+    steps = [
+        normals(noise.shape[1:], [(start, "fresh", j) for start in starts])
+        for j in range(config.k_steps)
+    ]
+    return torch.stack(steps).to(noise.device)
 
 
 def guided_velocity(
