@@ -39,7 +39,7 @@ from trainer.backbones import Conditioning
 from trainer.config import Config, with_overrides
 from trainer.flow import time_grid
 from trainer.networks import Role
-from trainer.rollout import Velocity, rollout
+from trainer.rollout import Velocity, sampled
 from trainer.run_folder import read_config, surrogate_lora, trained_lora
 from trainer.shapes import Latents
 from trainer.tdm_r1.fake import update_fake
@@ -114,10 +114,9 @@ def followed(
         update_generator(state, fresh, i, i / iterations, rewarded=True)
     seconds = (time.perf_counter() - began) / iterations if iterations else 0.0
     config, velocity = state.config.rollout, state.networks.velocity("generator_ema")
-    times = time_grid(config.k_steps, config.flow_shift)
 
     def sample(noise: Latents, condition: Conditioning) -> Latents:
-        return rollout(velocity, noise, condition, times).final
+        return sampled(velocity, noise, condition, config).final
 
     return result(name, rewards_by_tag(state, pictures, sample, unseen=unseen), seconds)
 

@@ -32,13 +32,12 @@ from reward_server.scorers.geneval import GenEvalTarget
 from shared.images import Pixels
 from trainer.backbones import Conditioning, load_backbone
 from trainer.config import Config, load_config
-from trainer.flow import time_grid
 from trainer.groups import Group, Prompt, ScoredGroup
 from trainer.inflight import to_pixels
 from trainer.networks import build_networks
 from trainer.prompts import PromptStream
 from trainer.randomness import normals
-from trainer.rollout import Velocity, guided_velocity, rollout, sample_guided
+from trainer.rollout import Velocity, guided_velocity, sample_guided, sampled
 from trainer.shapes import Latents, PerSample
 from trainer.supply import scored_batch
 from trainer.tdm_r1 import losses
@@ -118,8 +117,8 @@ def fresh_batch(
     condition, size = texts.encode([prompt.text for prompt in prompts]), config.groups.size
     named = [("rollout", config.run.seed, key, i) for key in keys for i in range(size)]
     noise = normals(state.backbone.latent_shape, named).to(state.backbone.device)
-    times = time_grid(config.rollout.k_steps, config.rollout.flow_shift)
-    path = rollout(state.networks.velocity("generator"), noise, condition.repeat(size), times)
+    velocity = state.networks.velocity("generator")
+    path = sampled(velocity, noise, condition.repeat(size), config.rollout)
     return Batch(keys, size, condition, path)
 
 

@@ -17,14 +17,13 @@ from shared.client import build_request
 from shared.schema import Job, ScoreRequest
 from trainer.config import Config
 from trainer.evaluate import second_opinion
-from trainer.flow import time_grid
 from trainer.groups import Prompt
 from trainer.inflight import Pixels, RewardTraits, request_fields, to_pixels
 from trainer.lora_files import Lora
 from trainer.networks import Networks
 from trainer.prompts import PromptStream
 from trainer.randomness import normals
-from trainer.rollout import own_fresh_noise, rollout
+from trainer.rollout import sampled
 from trainer.texts import TextCache
 
 MAX_ITEMS = 128  # images per request
@@ -104,10 +103,8 @@ class Heldout:
         keys = [("heldout", i, k) for i in range(len(self._prompts)) for k in range(samples)]
         noise = normals(backbone.latent_shape, keys).to(backbone.device)
         condition = self._texts.encode([p.text for p in self._prompts]).repeat(samples)
-        sampling, velocity = self._config.rollout, self._networks.velocity("generator_ema")
-        times = time_grid(sampling.k_steps, sampling.flow_shift)
-        fresh = own_fresh_noise(noise, sampling)
-        trajectory = rollout(velocity, noise, condition, times, fresh)
+        velocity = self._networks.velocity("generator_ema")
+        trajectory = sampled(velocity, noise, condition, self._config.rollout)
         pixels = to_pixels(backbone.decode(trajectory.final))
         lora = self._networks.lora("generator_ema")
         self._pending = self._thread.submit(self._measure, iteration, lora, pixels)

@@ -14,9 +14,8 @@ from trainer.backbones import Backbone, Conditioning
 from trainer.config import RolloutConfig
 from trainer.evaluate import Policy
 from trainer.evaluation import START, SURROGATE, TEACHER, TRAINED
-from trainer.flow import time_grid
 from trainer.networks import Networks, Source
-from trainer.rollout import own_fresh_noise, rollout, sample_guided
+from trainer.rollout import sample_guided, sampled
 
 MANY_STEPS = 40  # with guidance 80 evaluations, the field's usual budget
 LABELS = {TEACHER: "teacher", START: "start", TRAINED: "TDM-R1", SURROGATE: "surrogate"}
@@ -28,11 +27,8 @@ def few_step(name: str, source: Source, networks: Networks, sampling: RolloutCon
 
     @torch.no_grad()
     def sample(noise: Tensor, prompts: Sequence[str]) -> Tensor:
-        times = time_grid(sampling.k_steps, sampling.flow_shift)
         start, condition = noise.to(backbone.device), _encode(backbone, prompts)
-        fresh = own_fresh_noise(start, sampling)
-        velocity = networks.velocity(source)
-        return backbone.decode(rollout(velocity, start, condition, times, fresh).final)
+        return backbone.decode(sampled(networks.velocity(source), start, condition, sampling).final)
 
     return Policy(name, LABELS[name], sampling.k_steps, backbone.latent_shape, sample)
 

@@ -143,6 +143,14 @@ def own_fresh_noise(noise: Latents, config: RolloutConfig) -> PerStep | None:
     return torch.stack(steps).to(noise.device)
 
 
+def sampled(
+    velocity: Velocity, noise: Latents, condition: Conditioning, config: RolloutConfig
+) -> Trajectory:
+    """A rollout by the configured grid and sampler in which an image follows from its start."""
+    times = time_grid(config.k_steps, config.flow_shift)
+    return rollout(velocity, noise, condition, times, own_fresh_noise(noise, config))
+
+
 def guided_velocity(
     velocity: Velocity,
     x_t: Latents,

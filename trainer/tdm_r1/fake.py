@@ -14,7 +14,7 @@ from trainer.tdm_r1.state import Batch, Metrics, TrainState
 def update_fake(state: TrainState, fresh: Batch, iteration: int, progress: float) -> Metrics:
     """All fake-score updates of one iteration, each with its own (j, t, noise) per sample.
 
-    None while it is frozen.
+    Does nothing while the score is frozen.
     """
     metrics: Metrics = {}
     if iteration < state.config.fake.frozen:

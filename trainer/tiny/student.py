@@ -16,11 +16,10 @@ from safetensors.torch import load_file, save_file
 from trainer.backbones import load_backbone
 from trainer.baselines.tdm import TdmOnly
 from trainer.config import Config, load_config
-from trainer.flow import time_grid
 from trainer.lora_files import write_lora
 from trainer.networks import build_networks
 from trainer.randomness import normals
-from trainer.rollout import rollout
+from trainer.rollout import sampled
 from trainer.tdm_r1.state import Batch, TrainState
 from trainer.tiny.world import sample_prompt, sample_tag
 
@@ -71,12 +70,8 @@ def _fresh_batch(state: TrainState, iteration: int, text_share: float) -> Batch:
     noise = normals(
         state.backbone.latent_shape, [(config.run.seed, iteration, key, 0, "noise") for key in keys]
     )
-    trajectory = rollout(
-        state.networks.velocity("generator"),
-        noise.to(state.backbone.device),
-        condition,
-        time_grid(config.rollout.k_steps, config.rollout.flow_shift),
-    )
+    velocity = state.networks.velocity("generator")
+    trajectory = sampled(velocity, noise.to(state.backbone.device), condition, config.rollout)
     return Batch(keys, 1, condition, trajectory)
 
 
