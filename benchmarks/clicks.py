@@ -48,7 +48,7 @@ def click_and_train(
 ) -> None:
     """A run in ``folder``/runs that ends when so many pictures were asked about."""
     groups = load_config(CONFIG, list(overrides)).groups
-    iterations = clicks // (groups.size * groups.per_step)
+    iterations = clicks // (groups.size * groups.per_step) * (groups.replays + 1)
     values = [f"run.folder={folder / 'runs'}", f"run.name={RUN}", f"server.url={server.url}"]
     values += ["run.time_budget_minutes=600", f"run.iterations={iterations}", *overrides]
     simulate = ["simulate", "--url", server.url, *PEOPLE, "--preference", taste]
@@ -164,7 +164,7 @@ def main() -> int:
     """Run every taste and seed asked for, print, plot."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.clicks", description=__doc__)
     parser.add_argument("--taste", choices=PREFERENCES, nargs="+", default=[DEFAULT])
-    parser.add_argument("--clicks", type=int, default=3600)
+    parser.add_argument("--clicks", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--images-per-tag", type=int, default=200)
     parser.add_argument("--folder", type=Path, default=Path("runs/clicks"))

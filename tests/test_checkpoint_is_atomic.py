@@ -40,7 +40,8 @@ def waiting(index: int, rewards: list[float | None] | None = None) -> Waiting:
 def test_everything_comes_back(tmp_path: Path) -> None:
     progress = Progress(7, 40, 12.5, (30, 10), 0.7)
     entries = [waiting(38, [0.5, None]), waiting(39)]
-    path = save_checkpoint(tmp_path, CONFIG, progress, TENSORS, entries)
+    used = waiting(30, [1.0, None]).scored()
+    path = save_checkpoint(tmp_path, CONFIG, progress, TENSORS, entries, [used])
     assert latest_checkpoint(tmp_path) == path
     found = load_checkpoint(path, CONFIG)
     assert found.progress == progress
@@ -56,6 +57,9 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert scored is not None
     assert scored.rewards[1].isnan()
     assert found.pending[1].scored is None
+    (again,) = found.scored
+    assert (again.given, again.group.prompt) == (used.given, used.group.prompt)
+    assert torch.equal(again.group.trajectory.x0, used.group.trajectory.x0)
 
 
 def test_no_file_is_a_pickle(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ def test_mistakes_name_the_value_and_the_remedy(override: str, words: str) -> No
     ("overrides", "words"),
     [
         (["groups.size=4", "groups.min_valid=5"], "lower min_valid"),
+        (["groups.replays=1", "groups.per_step=9", "groups.memory=8"], "holds no batch"),
+        (["groups.replays=4", "server.window=16"], "set it to 20"),
         (["target.kind=bridge", "target.t_min_gap=0"], "singular"),
         (["reference.kind=ema", "surrogate.ema=0.98"], "sign would flip"),
         (

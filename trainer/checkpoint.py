@@ -26,7 +26,7 @@ from trainer.inflight import Waiting
 from trainer.processes import ALONE, Processes
 from trainer.rollout import Trajectory
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 # May differ between the parts of one run: how long, where, how it is watched; not what it learns.
 FREE_KEYS = (
@@ -91,6 +91,7 @@ class Checkpoint:
     progress: Progress
     tensors: dict[str, Tensor]
     pending: list[PendingGroup]
+    scored: list[ScoredGroup]  # to be replayed
 
 
 def save_checkpoint(
@@ -99,15 +100,17 @@ def save_checkpoint(
     progress: Progress,
     tensors: dict[str, Tensor],
     waiting: Iterable[Waiting],
+    scored: Iterable[ScoredGroup] = (),
     keep: Collection[Path | None] = (),
     processes: Processes = ALONE,
 ) -> Path:
     """Writes `folder/step-<iteration>` atomically; the newest two stay, and those in `keep`.
 
-    Of several processes each writes what it waits for, in a folder of its own inside; what they
-    have in common is written by the main one, which gives the checkpoint its name at last.
+    waiting: groups in flight; scored: groups to be replayed. Of several processes each writes its
+    own groups, in a folder of its own inside; what they have in common is written by the main one,
+    which gives the checkpoint its name at last.
     """
-    entries = list(waiting)
+    entries, used = list(waiting), [_used(one) for one in scored]
     final = folder / f"step-{progress.iteration:06d}"
     partial = folder / f".partial-{progress.iteration:06d}"
     try:
@@ -118,8 +121,8 @@ def save_checkpoint(
         processes.wait()
         own = _own_folder(partial, processes)
         own.mkdir(exist_ok=True)
-        _write_tensors(own / "pending.safetensors", _trajectories(entries))
-        _write_json(own / "progress.json", _description(config, progress, entries))
+        _write_tensors(own / "groups.safetensors", _trajectories(entries + used))
+        _write_json(own / "progress.json", _description(config, progress, entries, used))
         processes.wait()
         if processes.is_main:
             shutil.rmtree(final, ignore_errors=True)
@@ -181,7 +184,7 @@ def load_checkpoint(path: Path, config: Config, processes: Processes = ALONE) ->
     try:
         described = json.loads((own / "progress.json").read_text(encoding="utf-8"))
         tensors = load_file(path / "state.safetensors")
-        trajectories = load_file(own / "pending.safetensors")
+        trajectories = load_file(own / "groups.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
     if described["format"] != FORMAT:
@@ -194,7 +197,8 @@ def load_checkpoint(path: Path, config: Config, processes: Processes = ALONE) ->
         **{**described["progress"], "cursor": tuple(described["progress"]["cursor"])}
     )
     pending = [_pending(entry, trajectories) for entry in described["pending"]]
-    return Checkpoint(progress, tensors, pending)
+    used = [_pending(entry, trajectories).scored for entry in described["scored"]]
+    return Checkpoint(progress, tensors, pending, [one for one in used if one is not None])
 
 
 def require_same(path: Path, stored: dict[str, Any], config: Config) -> None:
@@ -231,22 +235,32 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _description(config: Config, progress: Progress, entries: list[Waiting]) -> dict[str, Any]:
+def _used(scored: ScoredGroup) -> Waiting:
+    """A scored group as one that waits for nothing any more."""
+    return Waiting(scored.group, [], None, scored.given)
+
+
+def _description(
+    config: Config, progress: Progress, entries: list[Waiting], used: list[Waiting]
+) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": config.model_dump(mode="json"),
         "progress": {**vars(progress), "cursor": list(progress.cursor)},
-        "pending": [
-            {
-                "index": e.group.index,
-                "version": e.group.version,
-                "prompt": {**vars(e.group.prompt), "options": dict(e.group.prompt.options)},
-                "times": list(e.group.trajectory.times),
-                "job_id": e.job_id,
-                "rewards": e.rewards,
-            }
-            for e in entries
-        ],
+        "pending": [_described(entry) for entry in entries],
+        "scored": [_described(entry) for entry in used],
+    }
+
+
+def _described(entry: Waiting) -> dict[str, Any]:
+    group = entry.group
+    return {
+        "index": group.index,
+        "version": group.version,
+        "prompt": {**vars(group.prompt), "options": dict(group.prompt.options)},
+        "times": list(group.trajectory.times),
+        "job_id": entry.job_id,
+        "rewards": entry.rewards,
     }
 
 

@@ -145,6 +145,10 @@ class GroupsConfig(Section):
     min_valid: Annotated[int, Field(ge=2)] = 2
     dead_std: NotNegative = 1e-3  # of the reward's range [0, 1]; below it a group says nothing
     phi_epochs: Count = 1  # passes of the surrogate over each scored batch
+    # Iterations on stored groups after each on new scores: where a score is a person's click, phi
+    # should read it more than once, and the generator has something to do meanwhile.
+    replays: Annotated[int, Field(ge=0)] = 0
+    memory: Count = 256  # newest scored groups kept for that, in memory and in checkpoints
     max_staleness: Annotated[int, Field(ge=0)] = 8  # versions; older groups train phi alone
     max_idle_updates: Annotated[int, Field(ge=0)] = 0  # fake + KL updates while nothing is scored
 

@@ -27,6 +27,24 @@ def _groups(c: Config) -> Iterator[str]:
             f"groups.min_valid = {c.groups.min_valid} exceeds groups.size = {c.groups.size}: "
             "no group could ever be used; lower min_valid"
         )
+    if c.groups.replays:
+        yield from _replays(c)
+
+
+def _replays(c: Config) -> Iterator[str]:
+    if c.groups.memory < c.groups.per_step:
+        yield (
+            f"groups.memory = {c.groups.memory} holds no batch of groups.per_step = "
+            f"{c.groups.per_step} to replay; raise it, or set groups.replays = 0"
+        )
+    ahead = 1 if c.server.window is None else c.server.window // c.groups.per_step
+    age = ahead * (c.groups.replays + 1)
+    if age > c.groups.max_staleness:
+        yield (
+            f"groups.replays = {c.groups.replays} makes every group {age} versions old when its "
+            f"scores are used, and groups.max_staleness = {c.groups.max_staleness} takes that for "
+            f"late; set it to {2 * age}"
+        )
 
 
 def _times(c: Config) -> Iterator[str]:

@@ -56,6 +56,11 @@ class ScoredGroup:
         values = [math.nan if reward is None else reward for reward in rewards]
         return cls(group, torch.tensor(values, dtype=torch.float32))
 
+    @property
+    def given(self) -> list[float | None]:
+        """The rewards as the server gave them: None where one is missing."""
+        return [None if math.isnan(reward) else reward for reward in self.rewards.tolist()]
+
 
 @dataclass(frozen=True)
 class Advantages:

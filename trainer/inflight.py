@@ -152,9 +152,8 @@ class InFlight:
 
     def add_scored(self, scored: ScoredGroup) -> None:
         """Takes back a group that was scored but not used (a resumed run)."""
-        rewards = [None if r != r else r for r in scored.rewards.tolist()]
         with self._changed:
-            self._state.waiting[scored.group.index] = Waiting(scored.group, [], "", rewards)
+            self._state.waiting[scored.group.index] = Waiting(scored.group, [], "", scored.given)
 
     @property
     def count(self) -> int:

@@ -18,8 +18,9 @@ from trainer.heldout import Probe
 from trainer.inflight import to_pixels
 from trainer.interrupt import Interrupt, interruptible
 from trainer.lora_files import write_lora
+from trainer.replay import as_replay
 from trainer.run import BEST, Run, Source, open_run
-from trainer.supply import await_scores, fill_window, roll_out
+from trainer.supply import await_scores, fill_window, replayed, roll_out
 from trainer.tdm_r1.state import Batch, Metrics
 
 PROBE_TIMEOUT_S = 600.0
@@ -57,8 +58,10 @@ def iterate(run: Run, interrupt: Interrupt) -> None:
     """One update: surrogate on scored groups, fake score and generator on fresh rollouts."""
     metrics: Metrics = {}
     _probe(run, metrics)
-    version, fresh, scored = run.iteration, None, None
-    if run.method.uses_rewards(run.iteration):
+    rewarded = run.method.uses_rewards(run.iteration)
+    version, fresh, scored = run.iteration, None, replayed(run) if rewarded else None
+    replay = scored is not None
+    if rewarded and not replay:
         fresh = fill_window(run, metrics)
         scored = await_scores(run, interrupt, metrics)
         if scored is None:
@@ -67,7 +70,8 @@ def iterate(run: Run, interrupt: Interrupt) -> None:
         fresh = roll_out(run, metrics, submit=False)
     if run.iteration % run.config.run.images_every == 0:
         _show(run, fresh)
-    metrics |= run.method.update(fresh, scored, run.iteration, run.progress)
+    update = run.method.update(fresh, scored, run.iteration, run.progress)
+    metrics |= as_replay(update) if replay else update
     if "loss/generator" in metrics:
         metrics |= image_statistics(fresh.trajectory.final, fresh.size)
     run.finish_iteration(metrics)

@@ -43,6 +43,7 @@ from trainer.metrics import RunLog
 from trainer.networks import build_networks
 from trainer.processes import Processes, joined_processes
 from trainer.prompts import PromptStream
+from trainer.replay import Replay
 from trainer.tdm_r1.state import Metrics, TrainState
 from trainer.tdm_r1.update import FewStep, TdmR1
 from trainer.texts import TextCache
@@ -82,6 +83,7 @@ class Run:
     inflight: InFlight
     heldout: Heldout
     log: RunLog
+    replay: Replay
     iteration: int = 0
     next_group: int = 0
     clock_s: float = 0.0
@@ -209,6 +211,7 @@ class Run:
             progress,
             self.state.tensors(),
             self.inflight.snapshot(),
+            self.replay.groups,
             keep=(self.good, self.probed),
             processes=processes,
         )
@@ -225,6 +228,7 @@ class Run:
         self.guard.values = dict(p.health)
         self.stream.seek(p.cursor)
         self.state.load_tensors(checkpoint.tensors)
+        self.replay.add(checkpoint.scored)
         for pending in checkpoint.pending:
             if pending.scored is not None:
                 self.inflight.add_scored(pending.scored)
@@ -275,7 +279,9 @@ def open_run(
             )
         )
         method = METHODS[config.method](state)
-        run = Run(config, folder, method, texts, stream, inflight, heldout, log)
+        run = Run(
+            config, folder, method, texts, stream, inflight, heldout, log, Replay(config.groups)
+        )
         run.guard, run.good = Guard(config.health), found  # one is resumed from what was well
         if processes.is_main:
             _write_config(folder, config)

@@ -2,6 +2,7 @@
 
 Groups are rolled out ahead while the window has room, by the generator of the moment; whatever is
 scored is handed on oldest first, and what is too old for the generator still trains the surrogate.
+What was scored before is handed on again where a run replays.
 Refuses to drop a group: an interrupted wait puts back what it took.
 """
 
@@ -129,11 +130,18 @@ def await_scores(run: Run, interrupt: Interrupt, metrics: Metrics) -> ScoredBatc
         return None
     metrics["time/rewards"] = time.monotonic() - start
     _note_staleness(run, taken, late, metrics)
+    run.replay.add(late + taken)
     if run.state.processes.any(bool(late)):
         told = late or [_silent(taken[0])]
         scored_late = scored_batch(told, run.texts, run.state.backbone.device)
         run.method.update(None, scored_late, run.iteration, run.progress)
     return scored_batch(taken, run.texts, run.state.backbone.device)
+
+
+def replayed(run: Run) -> ScoredBatch | None:
+    """Groups scored before, if this iteration is for them; None: it is for new scores."""
+    groups = run.replay.draw(run.own_groups, run.config.run.seed, run.iteration)
+    return scored_batch(groups, run.texts, run.state.backbone.device) if groups else None
 
 
 def _silent(scored: ScoredGroup) -> ScoredGroup:
