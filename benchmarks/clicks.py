@@ -4,7 +4,8 @@
 taste and click at random one time in ten, and a trainer that knows nothing but their clicks: one
 vote a picture, groups ending late and out of order. Afterwards the taste itself judges every
 picture that was clicked, in the order of the clicks, and fresh pictures of prompts that were never
-trained on, of the model before and after.
+trained on, of the model before and after; the world's own judge says of the same pictures whether
+they still show what the prompt asks for.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from PIL import Image
 
 from reward_server.agreement import wilson
 from reward_server.preferences import DEFAULT, PREFERENCES, Preference
+from shared.images import Pixels
 from tests.labeling_setup import ROOT, Server
 from trainer.config import load_config
-from trainer.evaluate import Policy, Settings, batches, generate
+from trainer.evaluate import Policy, Settings, batches, generate, second_opinion
 from trainer.evaluation import START, TRAINED
 from trainer.evaluation_set import TEXT, embedded_prompts, images
 from trainer.interrupt import terminated_like_ctrl_c
 from trainer.measure import Plan, build_policies, load_roles
+from trainer.metrics import grid
 from trainer.run_folder import read_config, trained_lora
 
 CONFIG: Final = ROOT / "trainer/configs/tiny-human.toml"
@@ -41,6 +44,8 @@ PEOPLE: Final = ("--annotators", "4", "--rate", "8", "--noise", "0.1")
 WINDOW: Final = 240
 """Clicks over which a like rate is taken."""
 GOAL: Final = 0.85
+SHOWN: Final = 2
+"""Pictures of each tag in a row of the sheet."""
 
 
 def click_and_train(
@@ -77,24 +82,34 @@ def liked_in_order(server: Server, taste: Preference) -> list[bool]:
     return verdicts
 
 
-def like_rate(policy: Policy, taste: Preference, per_tag: int) -> dict[str, float]:
-    """The taste's like rate of a model on held-out prompts, with its 95 % interval."""
+def like_rate(
+    policy: Policy, taste: Preference, per_tag: int
+) -> tuple[dict[str, float], list[Pixels]]:
+    """On held-out prompts: like rate with its 95 % interval, share still right, SHOWN pictures."""
     prompts = {tag: pool for tag, pool in embedded_prompts().items() if tag != TEXT}
-    seed, size = Settings().seed, Settings().batch
-    verdicts = [
-        taste(pixels)
-        for batch in batches(images(prompts, per_tag, 0), size)
-        for pixels in generate(policy, batch, seed)
-    ]
-    low, high = wilson(sum(verdicts), len(verdicts)) or (0.0, 1.0)
-    return {"rate": sum(verdicts) / len(verdicts), "low": low, "high": high}
+    liked, right, shown = [], [], []
+    for batch in batches(images(prompts, per_tag, 0), Settings().batch):
+        pictures = generate(policy, batch, Settings().seed)
+        for image, pixels in zip(batch, pictures, strict=True):
+            liked.append(taste(pixels))
+            right.append(second_opinion(pixels, image.prompt.target) or 0.0)
+            if image.index < SHOWN:
+                shown.append(pixels)
+    low, high = wilson(sum(liked), len(liked)) or (0.0, 1.0)
+    rate, kept = sum(liked) / len(liked), sum(right) / len(right)
+    return {"rate": rate, "low": low, "high": high, "right": kept}, shown
 
 
-def before_and_after(run: Path, taste: Preference, per_tag: int) -> dict[str, dict[str, float]]:
-    """``like_rate`` of the run's start and of its generator."""
+def before_and_after(
+    run: Path, taste: Preference, per_tag: int
+) -> tuple[dict[str, dict[str, float]], Pixels]:
+    """``like_rate`` of the run's start and of its generator; a row of pictures for each."""
     plan = Plan(read_config(run), (START, TRAINED), trained=trained_lora(run))
     policies = build_policies(plan, load_roles(plan))
-    return {name: like_rate(policies[name], taste, per_tag) for name in plan.rows}
+    measured = {name: like_rate(policies[name], taste, per_tag) for name in plan.rows}
+    rows = [pictures for _, pictures in measured.values()]
+    figures = {name: found for name, (found, _) in measured.items()}
+    return figures, grid([one for row in rows for one in row], len(rows[0]))
 
 
 def rates(liked: Sequence[bool], window: int = WINDOW) -> list[float]:
@@ -137,13 +152,15 @@ def measure(
         liked = liked_in_order(server, PREFERENCES[taste])
     finally:
         server.stop()
+    figures, sheet = before_and_after(folder / "runs" / RUN, PREFERENCES[taste], per_tag)
+    Image.fromarray(sheet).save(folder / "before-and-after.png")
     return {
         "taste": taste,
         "seed": seed,
         "clicks": len(liked),
         "needed": clicks_needed(liked),
         "liked": [int(one) for one in liked],
-        **before_and_after(folder / "runs" / RUN, PREFERENCES[taste], per_tag),
+        **figures,
     }
 
 
@@ -156,7 +173,8 @@ def report(found: dict[str, Any]) -> str:
         f"{found['taste']}, seed {found['seed']}: held-out like rate {start['rate']:.3f} -> "
         f"{trained['rate']:.3f} [{trained['low']:.3f}, {trained['high']:.3f}] after "
         f"{found['clicks']} clicks (goal: >= {GOAL:g}, {verdict}); while training, {GOAL:g} of the "
-        f"last {WINDOW} pictures were liked {needed}"
+        f"last {WINDOW} pictures were liked {needed}; pictures that show what was asked for: "
+        f"{start['right']:.3f} -> {trained['right']:.3f}"
     )
 
 
