@@ -18,8 +18,9 @@ from trainer.heldout import Probe
 from trainer.inflight import to_pixels
 from trainer.interrupt import Interrupt, interruptible
 from trainer.lora_files import write_lora
+from trainer.opening import open_run
 from trainer.replay import as_replay
-from trainer.run import BEST, Run, Source, open_run
+from trainer.run import BEST, Run, Source
 from trainer.supply import await_scores, fill_window, replayed, roll_out
 from trainer.tdm_r1.state import Batch, Metrics
 
