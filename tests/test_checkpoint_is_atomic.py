@@ -88,6 +88,10 @@ def test_damaged_and_foreign_checkpoints_are_named(tmp_path: Path) -> None:
     (path / "progress.json").write_text(json.dumps({**described, "format": 99}))
     with pytest.raises(CheckpointError, match="has format 99"):
         load_checkpoint(path, CONFIG)
+    groups = (path / "groups.safetensors").rename(path / "pending.safetensors")
+    with pytest.raises(CheckpointError, match="has format 99"):
+        load_checkpoint(path, CONFIG)
+    groups.rename(path / "groups.safetensors")
     (path / "progress.json").write_text(json.dumps(described))
     (path / "state.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):

@@ -110,7 +110,8 @@ def save_checkpoint(
     own groups, in a folder of its own inside; what they have in common is written by the main one,
     which gives the checkpoint its name at last.
     """
-    entries, used = list(waiting), [_used(one) for one in scored]
+    entries, used = list(waiting), list(scored)
+    groups = [e.group for e in entries] + [one.group for one in used]
     final = folder / f"step-{progress.iteration:06d}"
     partial = folder / f".partial-{progress.iteration:06d}"
     try:
@@ -121,7 +122,7 @@ def save_checkpoint(
         processes.wait()
         own = _own_folder(partial, processes)
         own.mkdir(exist_ok=True)
-        _write_tensors(own / "groups.safetensors", _trajectories(entries + used))
+        _write_tensors(own / "groups.safetensors", _trajectories(groups))
         _write_json(own / "progress.json", _description(config, progress, entries, used))
         processes.wait()
         if processes.is_main:
@@ -183,22 +184,32 @@ def load_checkpoint(path: Path, config: Config, processes: Processes = ALONE) ->
     own = _own_folder(path, processes)
     try:
         described = json.loads((own / "progress.json").read_text(encoding="utf-8"))
+        _require_format(path, described["format"])  # first: others have other files
         tensors = load_file(path / "state.safetensors")
         trajectories = load_file(own / "groups.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
-    if described["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {described['format']}, this version reads {FORMAT}; "
-            "resume with the version that wrote it"
-        )
     require_same(path, described["config"], config)
     progress = Progress(
         **{**described["progress"], "cursor": tuple(described["progress"]["cursor"])}
     )
-    pending = [_pending(entry, trajectories) for entry in described["pending"]]
-    used = [_pending(entry, trajectories).scored for entry in described["scored"]]
-    return Checkpoint(progress, tensors, pending, [one for one in used if one is not None])
+    pending = [
+        PendingGroup(_group(entry, trajectories), entry["job_id"], entry["rewards"])
+        for entry in described["pending"]
+    ]
+    scored = [
+        ScoredGroup.of(_group(entry, trajectories), entry["rewards"])
+        for entry in described["scored"]
+    ]
+    return Checkpoint(progress, tensors, pending, scored)
+
+
+def _require_format(path: Path, found: int) -> None:
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {found}, this version reads {FORMAT}; "
+            "resume with the version that wrote it"
+        )
 
 
 def require_same(path: Path, stored: dict[str, Any], config: Config) -> None:
@@ -235,44 +246,38 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _used(scored: ScoredGroup) -> Waiting:
-    """A scored group as one that waits for nothing any more."""
-    return Waiting(scored.group, [], None, scored.given)
-
-
 def _description(
-    config: Config, progress: Progress, entries: list[Waiting], used: list[Waiting]
+    config: Config, progress: Progress, entries: list[Waiting], used: list[ScoredGroup]
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": config.model_dump(mode="json"),
         "progress": {**vars(progress), "cursor": list(progress.cursor)},
-        "pending": [_described(entry) for entry in entries],
-        "scored": [_described(entry) for entry in used],
+        "pending": [
+            {**_described(e.group), "job_id": e.job_id, "rewards": e.rewards} for e in entries
+        ],
+        "scored": [{**_described(one.group), "rewards": one.given} for one in used],
     }
 
 
-def _described(entry: Waiting) -> dict[str, Any]:
-    group = entry.group
+def _described(group: Group) -> dict[str, Any]:
     return {
         "index": group.index,
         "version": group.version,
         "prompt": {**vars(group.prompt), "options": dict(group.prompt.options)},
         "times": list(group.trajectory.times),
-        "job_id": entry.job_id,
-        "rewards": entry.rewards,
     }
 
 
-def _trajectories(entries: list[Waiting]) -> dict[str, Tensor]:
+def _trajectories(groups: Iterable[Group]) -> dict[str, Tensor]:
     return {
-        f"{e.group.index}/{part}": getattr(e.group.trajectory, part)
-        for e in entries
+        f"{group.index}/{part}": getattr(group.trajectory, part)
+        for group in groups
         for part in ("states", "x0", "eps")
     }
 
 
-def _pending(entry: dict[str, Any], tensors: dict[str, Tensor]) -> PendingGroup:
+def _group(entry: dict[str, Any], tensors: dict[str, Tensor]) -> Group:
     index, times = int(entry["index"]), tuple(entry["times"])
     trajectory = Trajectory(
         times,
@@ -281,8 +286,7 @@ def _pending(entry: dict[str, Any], tensors: dict[str, Tensor]) -> PendingGroup:
         tensors[f"{index}/eps"],
         nfe=len(times) - 1,
     )
-    group = Group(index, Prompt(**entry["prompt"]), trajectory, int(entry["version"]))
-    return PendingGroup(group, entry["job_id"], entry["rewards"])
+    return Group(index, Prompt(**entry["prompt"]), trajectory, int(entry["version"]))
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
