@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from reward_server.store import Store
 from tests import labeling_setup
+from tests.fakes import build_sd3_folder
 from tests.postgres_setup import Postgres, postgres
 from tests.server_setup import HandClock, Server, inside, running
 
@@ -76,6 +77,12 @@ def store(database: str) -> Iterator[Store]:
     opened = Store(database)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random SD3 model that stock diffusers loads; tests share it and write nothing into it."""
+    return build_sd3_folder(tmp_path_factory.mktemp("sd3") / "model")
 
 
 @pytest.fixture(scope="session")

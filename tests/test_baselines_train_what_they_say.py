@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
-from safetensors.torch import load_file
 
-from tests.fakes import FunctionServer, brightness, build_sd3_folder
+from tests.fakes import FunctionServer, brightness
 from tests.small_backbone import Recording, rolled_out, small_config
+from tests.small_runs import cut_short, final_state, same_bits, small_run, trained
 from tests.small_updates import ITERATION, REWARDS, naive_preference, scored
 from trainer.baselines.direct_rl import DirectRl
 from trainer.baselines.phi_first import DgpoThenDistil, FrozenSurrogate, PhiFirst
 from trainer.baselines.tdm import TdmOnly
-from trainer.config import Config, load_config
-from trainer.loop import train
 from trainer.metrics import read_metrics
 from trainer.networks import Role
 from trainer.rollout import sample_guided
 from trainer.tdm_r1.state import Batch
 from trainer.tdm_r1.update import FewStep
-
-PROMPTS = "\n".join(f'{{"prompt": "a {c} star"}}' for c in ("red", "blue", "pink", "grey"))
 
 
 def changed(method: FewStep, before: dict[Role, str]) -> set[Role]:
@@ -148,36 +142,17 @@ def test_distillation_leads_to_phi_and_no_longer_to_the_base() -> None:
     assert base["force/kl"] > 0.01
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_sd3_folder(tmp_path_factory.mktemp("baselines") / "model")
-
-
-def config_for(model: Path, tmp_path: Path, *overrides: str) -> Config:
-    (tmp_path / "prompts.jsonl").write_text(PROMPTS)
-    prompts = f'prompts=[{{file="{tmp_path / "prompts.jsonl"}", reward="brightness"}}]'
-    base = [f"run.folder={tmp_path / 'runs'}", "run.iterations=4", f"model.path={model}", prompts]
-    size = ["groups.size=3", "groups.per_step=2", "groups.dead_std=1e-9", "lora.rank=2"]
-    now = ["generator.frozen=0", "generator.warmup=0", "dgpo.iterations=2", "dgpo.steps=2"]
-    still = ["heldout.every=0", "run.live_view=false", "server.patience_s=60"]
-    return load_config(None, [*base, *size, *now, *still, *overrides])
-
-
 @pytest.mark.parametrize("method", ["direct_rl", "frozen_surrogate", "dgpo_then_distil"])
 def test_a_baseline_trains_and_resumes_to_the_same_bits(
     model: Path, tmp_path: Path, method: str
 ) -> None:
-    server, console = FunctionServer(brightness), Console(file=io.StringIO())
-    whole = config_for(model, tmp_path, f"method={method}", "run.name=whole", "server.window=0")
-    parts = config_for(model, tmp_path, f"method={method}", "run.name=parts", "server.window=0")
-    first = parts.model_copy(update={"run": parts.run.model_copy(update={"iterations": 3})})
-    last = "checkpoints/step-000004/state.safetensors"
-    with server.client() as client:
-        expected = load_file(train(whole, source=client, console=console) / last)
-        train(first, source=client, console=console)
-        folder = train(parts, resume=True, source=client, console=console)
-    state = load_file(folder / last)
-    assert state.keys() == expected.keys()
-    assert all(torch.equal(state[k].nan_to_num(), expected[k].nan_to_num()) for k in state)
+    server = FunctionServer(brightness)
+    short = ("dgpo.iterations=2", "dgpo.steps=2", "server.window=0", "run.iterations=4")
+    whole = small_run(model, tmp_path, f"method={method}", "run.name=whole", *short)
+    parts = small_run(model, tmp_path, f"method={method}", "run.name=parts", *short)
+    expected = final_state(trained(whole, server), 4)
+    trained(cut_short(parts, 3), server)
+    folder = trained(parts, server, resume=True)
+    assert same_bits(final_state(folder, 4), expected)
     rewarded = ["reward/mean" in row for row in read_metrics(folder)[:4]]
     assert rewarded == ([True] * 4 if method == "direct_rl" else [True, True, False, False])

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
-from safetensors.torch import load_file
 
 from shared.images import Pixels
-from tests.fakes import FunctionServer, brightness, build_sd3_folder
-from trainer.config import Config, HealthConfig, load_config
+from tests.fakes import FunctionServer, brightness
+from tests.small_runs import final_state, prompt_set, small_run, trained
+from trainer.config import Config, HealthConfig
 from trainer.errors import TrainingCollapsedError
 from trainer.health import CONTRAST, DIVERSITY, PULL, ROUGHNESS, SIGNS, Guard, image_statistics
-from trainer.loop import train
 from trainer.metrics import read_metrics
 from trainer.randomness import normals
 from trainer.run_folder import trained_lora
 from trainer.tiny.judge import verdict
 from trainer.tiny.scenes import Scene, Shape, render
 
+PROBE = '{"prompt": "a probe"}'
 WELL = {CONTRAST: 1.0, ROUGHNESS: 0.5, DIVERSITY: 0.8, PULL: 0.3}
 
 
@@ -132,25 +130,14 @@ def test_a_guard_goes_on_from_what_a_checkpoint_holds() -> None:
     assert [again.observe(sick) is None for _ in range(3)] == [True, True, False]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_sd3_folder(tmp_path_factory.mktemp("health") / "model")
+def guarded(model: Path, folder: Path, *overrides: str) -> Config:
+    run = ("run.iterations=6", "run.checkpoint_every=1", "server.window=0")
+    return small_run(model, folder, *run, "health.stop=always", *overrides)
 
 
-def config_for(model: Path, tmp_path: Path, *overrides: str) -> Config:
-    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a star"}\n{"prompt": "a sun"}\n')
-    prompts = f'[{{file="{tmp_path / "prompts.jsonl"}", reward="brightness"}}]'
-    base = [f"run.folder={tmp_path / 'runs'}", f"model.path={model}", f"prompts={prompts}"]
-    run = ["run.name=test", "run.iterations=6", "run.checkpoint_every=1", "run.live_view=false"]
-    size = ["groups.size=2", "groups.per_step=2", "lora.rank=2", "server.window=0"]
-    now = ["generator.frozen=0", "generator.warmup=0", "heldout.every=0"]
-    return load_config(None, [*base, *run, *size, *now, "health.stop=always", *overrides])
-
-
-def probed(tmp_path: Path) -> str:
+def probed(folder: Path) -> str:
     """Overrides the held-out prompts: one, "a probe"."""
-    (tmp_path / "probe.jsonl").write_text('{"prompt": "a probe"}\n')
-    return f'heldout.prompts=[{{file="{tmp_path / "probe.jsonl"}", reward="brightness"}}]'
+    return f"heldout.prompts={prompt_set(folder / 'probe.jsonl', PROBE)}"
 
 
 # Hardly any change is allowed, so that the third update is the first sick one.
@@ -159,31 +146,29 @@ NO_CHANGE = (*STRICT, "health.contrast_factor=1.0000001")
 
 
 def test_a_collapsed_run_goes_back_to_its_last_good_checkpoint(model: Path, tmp_path: Path) -> None:
-    server, console = FunctionServer(brightness), Console(file=io.StringIO())
-    config = config_for(model, tmp_path, *NO_CHANGE)
+    server = FunctionServer(brightness)
+    config = guarded(model, tmp_path, *NO_CHANGE)
     folder = config.run.folder / "test"
-    with server.client() as client:
-        with pytest.raises(TrainingCollapsedError, match=r"iteration 4: the contrast.*kept") as end:
-            train(config, source=client, console=console)
-        good = folder / "checkpoints" / "step-000002"
-        assert str(good) in str(end.value)
-        assert "generator.lr (now 4e-05)" in str(end.value)
-        left = {path.name for path in (folder / "checkpoints").iterdir()}
-        assert left == {"step-000002", "collapsed-000003"}
-        state = load_file(good / "state.safetensors")
-        for name, tensor in trained_lora(folder, last=True).tensors.items():
-            assert torch.equal(tensor, state[f"lora/generator_ema/{name}"])
-        regardless = config_for(model, tmp_path, *NO_CHANGE, "health.stop=never")
-        train(regardless, resume=True, source=client, console=console)
+    with pytest.raises(TrainingCollapsedError, match=r"iteration 4: the contrast.*kept") as end:
+        trained(config, server)
+    good = folder / "checkpoints" / "step-000002"
+    assert str(good) in str(end.value)
+    assert "generator.lr (now 0.001)" in str(end.value)
+    left = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert left == {"step-000002", "collapsed-000003"}
+    state = final_state(folder, 2)
+    for name, tensor in trained_lora(folder, last=True).tensors.items():
+        assert torch.equal(tensor, state[f"lora/generator_ema/{name}"])
+    regardless = guarded(model, tmp_path, *NO_CHANGE, "health.stop=never")
+    trained(regardless, server, resume=True)
     assert (folder / "checkpoints" / "step-000006").is_dir()
 
 
 def test_without_a_student_to_start_from_images_may_change_as_they_like(
     model: Path, tmp_path: Path
 ) -> None:
-    config = config_for(model, tmp_path, *NO_CHANGE, "health.stop=auto")
-    with FunctionServer(brightness).client() as client:
-        folder = train(config, source=client, console=Console(file=io.StringIO()))
+    config = guarded(model, tmp_path, *NO_CHANGE, "health.stop=auto")
+    folder = trained(config, FunctionServer(brightness))
     assert (folder / "checkpoints" / "step-000006").is_dir()
 
 
@@ -192,12 +177,9 @@ def test_before_the_first_probe_the_images_alone_say_what_is_good(
 ) -> None:
     server = FunctionServer(brightness)
     heldout = probed(tmp_path)
-    config = config_for(model, tmp_path, *NO_CHANGE, heldout, "heldout.every=1000")
-    with (
-        server.client() as client,
-        pytest.raises(TrainingCollapsedError, match=r"step-000002"),
-    ):
-        train(config, source=client, console=Console(file=io.StringIO()))
+    config = guarded(model, tmp_path, *NO_CHANGE, heldout, "heldout.every=1000")
+    with pytest.raises(TrainingCollapsedError, match=r"step-000002"):
+        trained(config, server)
 
 
 def test_a_checkpoint_is_good_only_after_a_probe_that_is_not_low(
@@ -216,15 +198,12 @@ def test_a_checkpoint_is_good_only_after_a_probe_that_is_not_low(
         return brightness(prompt, pixels)
 
     heldout = probed(tmp_path)
-    config = config_for(
+    config = guarded(
         model, tmp_path, heldout, "heldout.every=2", "heldout.count=1", "run.iterations=40"
     )
     server = FunctionServer(fading)
-    with (
-        server.client() as client,
-        pytest.raises(TrainingCollapsedError, match=r"held-out score is 0\.100.*2 times") as end,
-    ):
-        train(config, source=client, console=Console(file=io.StringIO()))
+    with pytest.raises(TrainingCollapsedError, match=r"held-out score is 0\.100.*2 times") as end:
+        trained(config, server)
     assert len(well()) >= 2
     (good,) = (folder / "checkpoints").glob("step-*")
     assert good.name == f"step-{int(well()[-1]):06d}"
@@ -240,9 +219,8 @@ def test_a_generator_that_may_be_collapsing_is_not_kept_as_the_best(
 
     heldout = probed(tmp_path)
     sick = (*NO_CHANGE, "health.stop=never")
-    config = config_for(model, tmp_path, *sick, heldout, "heldout.every=1", "heldout.count=1")
-    with FunctionServer(steady).client() as client:
-        folder = train(config, source=client, console=Console(file=io.StringIO()))
+    config = guarded(model, tmp_path, *sick, heldout, "heldout.every=1", "heldout.count=1")
+    folder = trained(config, FunctionServer(steady))
     best, last = trained_lora(folder), trained_lora(folder, last=True)
     assert not all(torch.equal(best.tensors[name], last.tensors[name]) for name in last.tensors)
 
@@ -257,7 +235,7 @@ def test_a_reward_that_rises_alone_stops_the_run(model: Path, tmp_path: Path) ->
         return 0.5 if len(probes) < 2 else 0.9
 
     heldout = probed(tmp_path)
-    config = config_for(
+    config = guarded(
         model,
         tmp_path,
         heldout,
@@ -267,11 +245,8 @@ def test_a_reward_that_rises_alone_stops_the_run(model: Path, tmp_path: Path) ->
         "run.iterations=40",
     )
     server = FunctionServer(rising, others={"people": lambda prompt, pixels: 0.5})
-    with (
-        server.client() as client,
-        pytest.raises(TrainingCollapsedError, match=r"second opinion by 0\.400") as end,
-    ):
-        train(config, source=client, console=Console(file=io.StringIO()))
+    with pytest.raises(TrainingCollapsedError, match=r"second opinion by 0\.400") as end:
+        trained(config, server)
     gaps = [r["heldout/second_gap"] for r in read_metrics(folder) if "heldout/second_gap" in r]
     assert gaps[0] == 0.0
     (good,) = (folder / "checkpoints").glob("step-*")

@@ -2,90 +2,42 @@
 
 from __future__ import annotations
 
-import io
 import math
 import signal
 import threading
 from pathlib import Path
 
 import pytest
-import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
 from shared.errors import ServerUnreachable
 from shared.images import Pixels
 from shared.schema import ScoreRequest
-from tests.fakes import FunctionServer, brightness, build_sd3_folder
-from trainer.config import Config, load_config
+from tests.fakes import FunctionServer, brightness
+from tests.small_runs import (
+    PROMPTS,
+    cut_short,
+    final_state,
+    prompt_set,
+    same_bits,
+    small_run,
+    trained,
+)
 from trainer.errors import CheckpointError, ConfigError
 from trainer.heldout import Probe
-from trainer.loop import train
 from trainer.lora_files import Lora, LoraSpec
 from trainer.metrics import read_metrics
-
-PROMPTS = "\n".join(f'{{"prompt": "a {c} star"}}' for c in ("red", "blue", "pink", "grey", "black"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_sd3_folder(tmp_path_factory.mktemp("loop") / "model")
-
-
-def config_for(model: Path, tmp_path: Path, *overrides: str) -> Config:
-    (tmp_path / "prompts.jsonl").write_text(PROMPTS)
-    return load_config(
-        None,
-        [
-            "run.name=test",
-            f"run.folder={tmp_path / 'runs'}",
-            "run.iterations=3",
-            f"model.path={model}",
-            "lora.rank=2",
-            f'prompts=[{{file="{tmp_path / "prompts.jsonl"}", reward="brightness"}}]',
-            "groups.size=3",
-            "groups.per_step=2",
-            "groups.dead_std=1e-6",
-            "generator.frozen=0",
-            "generator.warmup=1",
-            "surrogate.lr=1e-3",
-            "generator.lr=1e-3",
-            "heldout.every=0",
-            "server.patience_s=60",
-            "run.live_view=false",
-            *overrides,
-        ],
-    )
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO())
-
-
-def final_state(folder: Path, step: int = 3) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = load_file(
-        folder / "checkpoints" / f"step-{step:06d}" / "state.safetensors"
-    )
-    return state
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(
-        torch.equal(a[k].nan_to_num(), b[k].nan_to_num()) for k in a
-    )
 
 
 @pytest.mark.parametrize("window", [0, 2], ids=["no lead", "one batch ahead"])
 def test_a_resumed_run_ends_with_the_same_bits(model: Path, tmp_path: Path, window: int) -> None:
     server = FunctionServer(brightness)
-    whole = config_for(model, tmp_path, f"server.window={window}", "run.name=whole")
-    with server.client() as client:
-        expected = final_state(train(whole, source=client, console=quiet()))
-        parts = config_for(model, tmp_path, f"server.window={window}", "run.name=parts")
-        first = parts.model_copy(update={"run": parts.run.model_copy(update={"iterations": 1})})
-        train(first, source=client, console=quiet())
-        folder = train(parts, resume=True, source=client, console=quiet())
-    assert same(final_state(folder), expected)
+    whole = small_run(model, tmp_path, f"server.window={window}", "run.name=whole")
+    expected = final_state(trained(whole, server))
+    parts = small_run(model, tmp_path, f"server.window={window}", "run.name=parts")
+    trained(cut_short(parts, 1), server)
+    folder = trained(parts, server, resume=True)
+    assert same_bits(final_state(folder), expected)
     rows = read_metrics(folder)
     assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
 
@@ -93,20 +45,18 @@ def test_a_resumed_run_ends_with_the_same_bits(model: Path, tmp_path: Path, wind
 def test_all_roles_move_and_the_base_stays(model: Path, tmp_path: Path) -> None:
     server = FunctionServer(brightness)
     before = load_file(model / "transformer" / "diffusion_pytorch_model.safetensors")
-    with server.client() as client:
-        folder = train(config_for(model, tmp_path), source=client, console=quiet())
+    folder = trained(small_run(model, tmp_path), server)
     state = final_state(folder)
     for role in ("generator", "generator_ema", "fake", "surrogate", "surrogate_ema"):
         moved = [t for k, t in state.items() if k.startswith(f"lora/{role}/") and "lora_B" in k]
         assert any(t.abs().max() > 0 for t in moved), role
     after = load_file(model / "transformer" / "diffusion_pytorch_model.safetensors")
-    assert same(before, after)
+    assert same_bits(before, after)
 
 
 def test_metrics_say_what_the_run_did(model: Path, tmp_path: Path) -> None:
     server = FunctionServer(brightness)
-    with server.client() as client:
-        folder = train(config_for(model, tmp_path), source=client, console=quiet())
+    folder = trained(small_run(model, tmp_path), server)
     row = read_metrics(folder)[2]
     for name in (
         "reward/mean",
@@ -132,16 +82,14 @@ def test_missing_rewards_mask_their_samples(model: Path, tmp_path: Path) -> None
         return None if next(calls) % 3 == 0 else brightness(prompt, pixels)
 
     server = FunctionServer(every_third_fails)
-    with server.client() as client:
-        folder = train(config_for(model, tmp_path), source=client, console=quiet())
+    folder = trained(small_run(model, tmp_path), server)
     assert read_metrics(folder)[0]["groups/missing_share"] == pytest.approx(1 / 3)
     assert all(t.isfinite().all() for k, t in final_state(folder).items() if k != "norms")
 
 
 def test_without_any_reward_nothing_but_fake_and_kl_is_trained(model: Path, tmp_path: Path) -> None:
     server = FunctionServer(lambda prompt, pixels: None)
-    with server.client() as client:
-        folder = train(config_for(model, tmp_path), source=client, console=quiet())
+    folder = trained(small_run(model, tmp_path), server)
     state = final_state(folder)
     phi = [t for k, t in state.items() if k.startswith("lora/surrogate/") and "lora_B" in k]
     assert all(t.abs().max() == 0 for t in phi)
@@ -150,12 +98,11 @@ def test_without_any_reward_nothing_but_fake_and_kl_is_trained(model: Path, tmp_
 
 def test_heldout_probe_keeps_the_best_generator(model: Path, tmp_path: Path) -> None:
     server = FunctionServer(brightness)
-    prompts = f'[{{file="{tmp_path / "prompts.jsonl"}", reward="brightness"}}]'
-    config = config_for(
+    prompts = prompt_set(tmp_path / "heldout.jsonl", PROMPTS)
+    config = small_run(
         model, tmp_path, "heldout.every=1", f"heldout.prompts={prompts}", "heldout.count=3"
     )
-    with server.client() as client:
-        folder = train(config, source=client, console=quiet())
+    folder = trained(config, server)
     scores = [r["heldout/score"] for r in read_metrics(folder) if "heldout/score" in r]
     assert scores
     assert (folder / "best" / "pytorch_lora_weights.safetensors").is_file()
@@ -175,7 +122,7 @@ def test_the_newest_generator_within_the_error_of_the_best_is_kept() -> None:
 
 def test_a_server_away_for_a_while_is_waited_for(model: Path, tmp_path: Path) -> None:
     server = FunctionServer(brightness)
-    config = config_for(model, tmp_path)
+    config = small_run(model, tmp_path)
     restarts = iter([5])
 
     def restart_once(prompt: str, pixels: Pixels) -> float | None:
@@ -184,8 +131,7 @@ def test_a_server_away_for_a_while_is_waited_for(model: Path, tmp_path: Path) ->
         return brightness(prompt, pixels)
 
     server.score = restart_once
-    with server.client() as client:
-        folder = train(config, source=client, console=quiet())
+    folder = trained(config, server)
     assert server.refusals <= 0
     assert next(restarts, None) is None
     assert read_metrics(folder)[-1]["iteration"] == 3
@@ -193,7 +139,7 @@ def test_a_server_away_for_a_while_is_waited_for(model: Path, tmp_path: Path) ->
 
 def test_a_server_gone_for_good_saves_the_run_and_says_so(model: Path, tmp_path: Path) -> None:
     server = FunctionServer(brightness)
-    config = config_for(model, tmp_path)
+    config = small_run(model, tmp_path)
 
     def leave(prompt: str, pixels: Pixels) -> float | None:
         # Two groups are sent side by side: the third and fourth are still answered, and the last
@@ -202,21 +148,17 @@ def test_a_server_gone_for_good_saves_the_run_and_says_so(model: Path, tmp_path:
         return brightness(prompt, pixels)
 
     server.score = leave
-    with (
-        server.client(budget_s=0.2) as client,
-        pytest.raises(ServerUnreachable, match="python -m reward_server"),
-    ):
-        train(config, source=client, console=quiet())
+    with pytest.raises(ServerUnreachable, match="python -m reward_server"):
+        trained(config, server, budget_s=0.2)
     server.down, server.score = False, brightness
-    with server.client() as client:
-        folder = train(config, resume=True, source=client, console=quiet())
+    folder = trained(config, server, resume=True)
     rows = read_metrics(folder)
     assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
 
 
 def test_jobs_the_server_forgot_are_sent_again(model: Path, tmp_path: Path) -> None:
     server = FunctionServer(brightness)
-    config = config_for(model, tmp_path)
+    config = small_run(model, tmp_path)
     lost = threading.Event()
 
     def of_first_group() -> list[ScoreRequest]:
@@ -236,8 +178,7 @@ def test_jobs_the_server_forgot_are_sent_again(model: Path, tmp_path: Path) -> N
     server.held = HoldFirst()
     thread = threading.Thread(target=lose)
     thread.start()
-    with server.client() as client:
-        folder = train(config, source=client, console=quiet())
+    folder = trained(config, server)
     thread.join()
     assert len(of_first_group()) == 2
     assert read_metrics(folder)[-1]["iteration"] == 3
@@ -255,11 +196,10 @@ def test_a_slow_group_is_overtaken_and_still_used(model: Path, tmp_path: Path) -
             return slow and not released.is_set()
 
     server.held = Slow()
-    config = config_for(
+    config = small_run(
         model, tmp_path, "run.iterations=6", "server.window=3", "server.patience_s=0"
     )
-    with server.client() as client:
-        folder = train(config, source=client, console=quiet())
+    folder = trained(config, server)
     stale = [row["staleness/mean"] for row in read_metrics(folder) if "staleness/mean" in row]
     assert max(stale) >= 1
     assert released.is_set()
@@ -269,11 +209,10 @@ def test_groups_that_come_too_late_train_phi_alone_and_are_counted(
     model: Path, tmp_path: Path
 ) -> None:
     server = FunctionServer(brightness)
-    config = config_for(
+    config = small_run(
         model, tmp_path, "run.iterations=4", "server.window=2", "groups.max_staleness=0"
     )
-    with server.client() as client:
-        folder = train(config, source=client, console=quiet())
+    folder = trained(config, server)
     rows = read_metrics(folder)
     assert sum(row.get("staleness/late_groups", 0) for row in rows) >= 2
     assert all(row["staleness/mean"] == 0 for row in rows if "staleness/mean" in row)
@@ -288,11 +227,10 @@ def test_idle_updates_fill_the_wait_up_to_their_limit(model: Path, tmp_path: Pat
             return len(read_metrics(record)) < 2
 
     server.held = UntilIdledTwice()
-    config = config_for(
+    config = small_run(
         model, tmp_path, "run.iterations=4", "server.window=0", "groups.max_idle_updates=2"
     )
-    with server.client() as client:
-        folder = train(config, source=client, console=quiet())
+    folder = trained(config, server)
     rows = read_metrics(folder)
     assert [row.get("idle", 0) for row in rows[:4]] == [1, 1, 0, 0]
     assert "force/reward" not in rows[1]
@@ -309,33 +247,27 @@ def test_ctrl_c_saves_and_says_how_to_resume(model: Path, tmp_path: Path) -> Non
         return brightness(prompt, pixels)
 
     server.score = press
-    whole = config_for(model, tmp_path, "run.name=whole")
-    parts = config_for(model, tmp_path, "run.name=parts")
-    with server.client() as client:
-        with pytest.raises(KeyboardInterrupt, match="same command and --resume"):
-            train(parts, source=client, console=quiet())
-        server.score = brightness
-        folder = train(parts, resume=True, source=client, console=quiet())
-        expected = final_state(train(whole, source=client, console=quiet()))
-    assert same(final_state(folder), expected)
+    whole = small_run(model, tmp_path, "run.name=whole")
+    parts = small_run(model, tmp_path, "run.name=parts")
+    with pytest.raises(KeyboardInterrupt, match="same command and --resume"):
+        trained(parts, server)
+    server.score = brightness
+    folder = trained(parts, server, resume=True)
+    assert same_bits(final_state(folder), final_state(trained(whole, server)))
 
 
 def test_an_unknown_reward_is_refused_before_the_model_is_loaded(
     model: Path, tmp_path: Path
 ) -> None:
     server = FunctionServer(brightness, rewards=("ocr", "counting"))
-    config = config_for(model, tmp_path)
-    with (
-        server.client() as client,
-        pytest.raises(ConfigError, match=r"'brightness' is not known.*counting, ocr"),
-    ):
-        train(config, source=client, console=quiet())
+    config = small_run(model, tmp_path)
+    with pytest.raises(ConfigError, match=r"'brightness' is not known.*counting, ocr"):
+        trained(config, server)
 
 
 def test_a_run_is_not_started_over_by_accident(model: Path, tmp_path: Path) -> None:
     server = FunctionServer(brightness)
-    config = config_for(model, tmp_path, "run.iterations=1")
-    with server.client() as client:
-        train(config, source=client, console=quiet())
-        with pytest.raises(CheckpointError, match="--resume"):
-            train(config, source=client, console=quiet())
+    config = small_run(model, tmp_path, "run.iterations=1")
+    trained(config, server)
+    with pytest.raises(CheckpointError, match="--resume"):
+        trained(config, server)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Callable
@@ -10,63 +9,48 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from tests.fakes import FunctionServer, brightness, build_sd3_folder
+from tests.fakes import FunctionServer, brightness
 from tests.server_setup import free_port
 from tests.small_backbone import Recording, rolled_out, small_config
+from tests.small_runs import (
+    PROMPTS,
+    cut_short,
+    final_state,
+    prompt_set,
+    same_bits,
+    small_run,
+    trained,
+)
 from tests.small_updates import scored
 from trainer.checkpoint import load_checkpoint
-from trainer.config import Config, load_config
+from trainer.config import Config
 from trainer.errors import CheckpointError, ConfigError
-from trainer.loop import train
 from trainer.metrics import read_metrics
 from trainer.networks import Role
 from trainer.processes import Processes, joined_processes
 from trainer.tdm_r1.surrogate import update_surrogate
 
-PROMPTS = "\n".join(f'{{"prompt": "a {c} star"}}' for c in ("red", "blue", "pink", "grey", "black"))
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_sd3_folder(tmp_path_factory.mktemp("processes") / "model")
-
-
-def config_for(model: Path, folder: Path, *overrides: str) -> Config:
+def shared_run(model: Path, folder: Path, *overrides: str) -> Config:
     """Adam's eps is far above rounding, which it would otherwise blow up to whole steps."""
-    (folder / "prompts.jsonl").write_text(PROMPTS)
-    return load_config(
-        None,
-        [
-            "run.name=test",
-            f"run.folder={folder / 'runs'}",
-            "run.iterations=3",
-            f"model.path={model}",
-            "lora.rank=2",
-            f'prompts=[{{file="{folder / "prompts.jsonl"}", reward="brightness"}}]',
-            f'heldout.prompts=[{{file="{folder / "prompts.jsonl"}", reward="brightness"}}]',
-            "heldout.count=2",
-            "heldout.every=2",
-            "groups.size=3",
-            "groups.per_step=4",
-            "groups.dead_std=1e-6",
-            "groups.advantage_std=batch",
-            "generator.frozen=0",
-            "generator.warmup=1",
-            "generator.ratio=norm_ema",
-            "generator.rho=0.5",
-            "generator.lr=1e-3",
-            "surrogate.lr=1e-3",
-            "optimizer.eps=1e-3",
-            "server.patience_s=60",
-            "run.live_view=false",
-            "compute.threads=1",
-            *overrides,
-        ],
+    heldout = prompt_set(folder / "heldout.jsonl", PROMPTS)
+    return small_run(
+        model,
+        folder,
+        f"heldout.prompts={heldout}",
+        "heldout.count=2",
+        "heldout.every=2",
+        "groups.per_step=4",
+        "groups.advantage_std=batch",
+        "generator.ratio=norm_ema",
+        "generator.rho=0.5",
+        "optimizer.eps=1e-3",
+        "compute.threads=1",
+        *overrides,
     )
 
 
@@ -86,25 +70,22 @@ def _as_torchrun(
 def trains(rank: int, *stages: Config) -> None:
     """Trains each configuration, all but the first resumed."""
     for i, config in enumerate(stages):
-        with FunctionServer(brightness).client() as client:
-            train(config, resume=i > 0, source=client, console=Console(file=io.StringIO()))
+        trained(config, FunctionServer(brightness), resume=i > 0)
 
 
-def final_state(config: Config) -> dict[str, Tensor]:
-    step = config.run.folder / config.run.name / "checkpoints" / "step-000003"
-    state: dict[str, Tensor] = load_file(step / "state.safetensors")
-    return state
+def ended(config: Config) -> dict[str, Tensor]:
+    return final_state(config.run.folder / config.run.name)
 
 
 @pytest.mark.parametrize("method", ["tdm_r1", "direct_rl"])
 def test_two_processes_train_what_one_trains(model: Path, tmp_path: Path, method: str) -> None:
     fixed = ["generator.ratio=fixed"] if method == "direct_rl" else []
     shared = [f"method={method}", *fixed]
-    one = config_for(model, tmp_path, "run.name=one", *shared)
-    two = config_for(model, tmp_path, "run.name=two", *shared)
+    one = shared_run(model, tmp_path, "run.name=one", *shared)
+    two = shared_run(model, tmp_path, "run.name=two", *shared)
     trains(0, one)
     together(trains, two)
-    alone, shared_out = final_state(one), final_state(two)
+    alone, shared_out = ended(one), ended(two)
     assert alone.keys() == shared_out.keys()
     for name, tensor in alone.items():
         torch.testing.assert_close(shared_out[name], tensor, rtol=1e-3, atol=1e-5, equal_nan=True)
@@ -121,13 +102,11 @@ def test_two_processes_train_what_one_trains(model: Path, tmp_path: Path, method
 
 
 def test_processes_resume_with_their_own_groups(model: Path, tmp_path: Path) -> None:
-    whole = config_for(model, tmp_path, "run.name=whole")
-    parts = config_for(model, tmp_path, "run.name=parts")
-    first = parts.model_copy(update={"run": parts.run.model_copy(update={"iterations": 1})})
+    whole = shared_run(model, tmp_path, "run.name=whole")
+    parts = shared_run(model, tmp_path, "run.name=parts")
     together(trains, whole)
-    together(trains, first, parts)
-    expected, found = final_state(whole), final_state(parts)
-    assert all(torch.equal(found[k].nan_to_num(), t.nan_to_num()) for k, t in expected.items())
+    together(trains, cut_short(parts, 1), parts)
+    assert same_bits(ended(parts), ended(whole))
     checkpoint = parts.run.folder / "parts" / "checkpoints" / "step-000003"
     with pytest.raises(CheckpointError, match="written by 2 processes, and 1 would go on"):
         load_checkpoint(checkpoint, parts)
@@ -181,4 +160,4 @@ def refuses(rank: int, config: Config, message: str) -> None:
 def test_numbers_that_cannot_be_shared_are_refused(
     model: Path, tmp_path: Path, override: str, message: str
 ) -> None:
-    together(refuses, config_for(model, tmp_path, override), message)
+    together(refuses, shared_run(model, tmp_path, override), message)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
 import torch
-from rich.console import Console
-from safetensors.torch import load_file
 
-from tests.fakes import FunctionServer, brightness, build_sd3_folder
-from trainer.config import Config, GroupsConfig, load_config
+from tests.fakes import FunctionServer, brightness
+from tests.small_runs import cut_short, final_state, same_bits, small_run, trained
+from trainer.config import Config, GroupsConfig
 from trainer.flow import time_grid
 from trainer.groups import Group, Prompt, ScoredGroup
-from trainer.loop import train
 from trainer.metrics import read_metrics
 from trainer.replay import Replay
 from trainer.rollout import Trajectory
-
-PROMPTS = "\n".join(f'{{"prompt": "a {c} star"}}' for c in ("red", "blue", "pink", "grey", "black"))
 
 
 def scored(index: int) -> ScoredGroup:
@@ -62,43 +56,16 @@ def test_a_replay_takes_different_groups_and_every_group_has_its_turn() -> None:
     assert indices(filled(replays=99).draw(4, seed=0, iteration=7)) == draws[6]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_sd3_folder(tmp_path_factory.mktemp("replay") / "model")
-
-
-def config_for(model: Path, tmp_path: Path, *overrides: str) -> Config:
-    (tmp_path / "prompts.jsonl").write_text(PROMPTS)
-    values = [
-        f"run.folder={tmp_path / 'runs'}",
-        "run.iterations=6",
-        "run.live_view=false",
-        f"model.path={model}",
-        "lora.rank=2",
-        f'prompts=[{{file="{tmp_path / "prompts.jsonl"}", reward="brightness"}}]',
-        "server.window=0",
-        "server.patience_s=60",
-        "groups.size=3",
-        "groups.per_step=2",
-        "groups.dead_std=1e-6",
-        "groups.replays=2",
-        "generator.frozen=0",
-        "generator.warmup=1",
-        "heldout.every=0",
-    ]
-    return load_config(None, [*values, *overrides])
-
-
-def run(config: Config, server: FunctionServer, *, resume: bool = False) -> Path:
-    with server.client() as client:
-        return train(config, resume=resume, source=client, console=Console(file=io.StringIO()))
+def replaying(model: Path, folder: Path, *overrides: str) -> Config:
+    values = ("run.iterations=6", "server.window=0", "groups.replays=2")
+    return small_run(model, folder, *values, *overrides)
 
 
 def test_phi_and_generator_train_in_every_iteration_on_a_third_of_the_labels(
     model: Path, tmp_path: Path
 ) -> None:
     server = FunctionServer(brightness)
-    rows = read_metrics(run(config_for(model, tmp_path), server))[:6]
+    rows = read_metrics(trained(replaying(model, tmp_path), server))[:6]
     assert len(server.requests) == 2 * 2  # two batches of two groups for six iterations
     assert all("grad_norm/surrogate" in row for row in rows)
     assert all("force/ratio" in row for row in rows[1:])
@@ -106,7 +73,7 @@ def test_phi_and_generator_train_in_every_iteration_on_a_third_of_the_labels(
 
 
 def test_the_record_keeps_known_groups_apart_from_fresh_ones(model: Path, tmp_path: Path) -> None:
-    rows = read_metrics(run(config_for(model, tmp_path), FunctionServer(brightness)))[:6]
+    rows = read_metrics(trained(replaying(model, tmp_path), FunctionServer(brightness)))[:6]
     names = ("surrogate/ranking_accuracy", "loss/surrogate")
     for i, row in enumerate(rows):
         for name in names:
@@ -114,17 +81,9 @@ def test_the_record_keeps_known_groups_apart_from_fresh_ones(model: Path, tmp_pa
 
 
 def test_a_run_resumed_between_replays_ends_with_the_same_bits(model: Path, tmp_path: Path) -> None:
-    def final(folder: Path) -> dict[str, torch.Tensor]:
-        state: dict[str, torch.Tensor] = load_file(
-            folder / "checkpoints/step-000006/state.safetensors"
-        )
-        return state
-
     server = FunctionServer(brightness)
-    expected = final(run(config_for(model, tmp_path, "run.name=whole"), server))
-    parts = config_for(model, tmp_path, "run.name=parts")
-    begun = parts.model_copy(update={"run": parts.run.model_copy(update={"iterations": 4})})
-    run(begun, server)
-    found = final(run(parts, server, resume=True))
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[k].nan_to_num(), expected[k].nan_to_num()) for k in found)
+    whole = trained(replaying(model, tmp_path, "run.name=whole"), server)
+    parts = replaying(model, tmp_path, "run.name=parts")
+    trained(cut_short(parts, 4), server)
+    found = trained(parts, server, resume=True)
+    assert same_bits(final_state(found, 6), final_state(whole, 6))

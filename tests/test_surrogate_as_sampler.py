@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from tests.fakes import FunctionServer, brightness, build_sd3_folder
-from trainer.config import Config, load_config
+from tests.fakes import FunctionServer, brightness
+from tests.small_runs import quiet, small_run, trained
+from trainer.config import Config
 from trainer.evaluate import Settings
 from trainer.evaluation import SURROGATE, TEACHER
-from trainer.loop import train
 from trainer.measure import Plan, measure
 from trainer.run_folder import RunFolderError, surrogate_lora
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_sd3_folder(tmp_path_factory.mktemp("phi") / "model")
-
-
 def run_of(model: Path, folder: Path, *overrides: str) -> tuple[Config, Path]:
     """A short run, and where it is."""
-    (folder / "prompts.jsonl").write_text('{"prompt": "a star"}\n{"prompt": "a sun"}\n')
-    prompts = f'[{{file="{folder / "prompts.jsonl"}", reward="brightness"}}]'
-    base = [f"run.folder={folder}", f"model.path={model}", f"prompts={prompts}", "heldout.every=0"]
-    size = ["groups.size=4", "groups.per_step=2", "groups.dead_std=1e-9", "lora.rank=2"]
-    run = ["run.iterations=2", "run.live_view=false", "generator.teacher_cfg=2"]
-    config = load_config(None, [*base, *size, *run, *overrides])
-    with FunctionServer(brightness).client() as client:
-        return config, train(config, source=client, console=Console(file=io.StringIO()))
+    config = small_run(model, folder, "run.iterations=2", "generator.teacher_cfg=2", *overrides)
+    return config, trained(config, FunctionServer(brightness))
 
 
 @pytest.mark.parametrize(("lr", "same"), [(1e-30, True), (0.05, False)])
@@ -47,7 +34,7 @@ def test_phi_samples_as_its_teacher_until_it_learns(
     )
     server = FunctionServer(brightness, rewards=("counting", "ocr"))
     with server.client() as client:
-        result, shots = measure(plan, client, Console(file=io.StringIO()))
+        result, shots = measure(plan, client, quiet())
     assert [row.nfe for row in result.rows.values()] == [80, 80]
     assert result.rows[SURROGATE].label == "surrogate"
     of = {name: [s.png for s in shots if s.policy == name] for name in (TEACHER, SURROGATE)}
