@@ -131,7 +131,7 @@ def test_a_guard_goes_on_from_what_a_checkpoint_holds() -> None:
 
 
 def guarded(model: Path, folder: Path, *overrides: str) -> Config:
-    run = ("run.iterations=6", "run.checkpoint_every=1", "server.window=0")
+    run = ("run.iterations=6", "run.checkpoint_every=1", "server.window=0", "generator.lr=4e-5")
     return small_run(model, folder, *run, "health.stop=always", *overrides)
 
 
@@ -153,7 +153,7 @@ def test_a_collapsed_run_goes_back_to_its_last_good_checkpoint(model: Path, tmp_
         trained(config, server)
     good = folder / "checkpoints" / "step-000002"
     assert str(good) in str(end.value)
-    assert "generator.lr (now 0.001)" in str(end.value)
+    assert "generator.lr (now 4e-05)" in str(end.value)
     left = {path.name for path in (folder / "checkpoints").iterdir()}
     assert left == {"step-000002", "collapsed-000003"}
     state = final_state(folder, 2)

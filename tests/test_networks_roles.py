@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.fakes import build_sd3_folder
 from trainer.backbones import Backbone, load_backbone
 from trainer.config import Config, RolloutConfig, load_config
 from trainer.errors import ModelError
@@ -39,19 +38,14 @@ ROLES: tuple[Source, ...] = (
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_sd3_folder(tmp_path_factory.mktemp("networks") / "model")
-
-
-def config_for(folder: Path, *overrides: str) -> Config:
-    base = [f"model.path={folder}", "lora.rank=2", "groups.size=3", "groups.dead_std=1e-9"]
+def config_for(model: Path, *overrides: str) -> Config:
+    base = [f"model.path={model}", "lora.rank=2", "groups.size=3", "groups.dead_std=1e-9"]
     return load_config(None, [*base, *overrides])
 
 
-def all_roles(folder: Path, *overrides: str) -> TrainState:
+def all_roles(model: Path, *overrides: str) -> TrainState:
     config = config_for(
-        folder, "reference.kind=ema", "reference.decay=0.9", "surrogate.ema=0.5", *overrides
+        model, "reference.kind=ema", "reference.decay=0.9", "surrogate.ema=0.5", *overrides
     )
     backbone = load_backbone(config.model, config.compute)
     networks = build_networks(backbone, config)
@@ -81,8 +75,8 @@ def inputs(backbone: Backbone, batch: int = 4) -> tuple[Tensor, Tensor, Any]:
     return x, torch.linspace(0.1, 0.9, batch), backbone.encode(["a star"] * batch)
 
 
-def test_each_update_changes_its_role_and_its_averages_only(folder: Path) -> None:
-    state = all_roles(folder)
+def test_each_update_changes_its_role_and_its_averages_only(model: Path) -> None:
+    state = all_roles(model)
     networks, batch = state.networks, a_batch(state)
     allowed: dict[str, set[Source]] = {
         "surrogate": {"surrogate", "surrogate_ema", "reference"},
@@ -103,8 +97,8 @@ def test_each_update_changes_its_role_and_its_averages_only(folder: Path) -> Non
             assert all(p.grad is None for p in networks.parameters(role)), (name, role)
 
 
-def test_while_the_generator_stands_still_so_may_its_score(folder: Path) -> None:
-    state = all_roles(folder, "generator.frozen=2", "generator.warmup=2", "fake.frozen=1")
+def test_while_the_generator_stands_still_so_may_its_score(model: Path) -> None:
+    state = all_roles(model, "generator.frozen=2", "generator.warmup=2", "fake.frozen=1")
     networks, batch, changed = state.networks, a_batch(state), list[set[Source]]()
     for iteration in range(3):
         before = {role: networks.fingerprint(role) for role in ROLES}
@@ -114,9 +108,9 @@ def test_while_the_generator_stands_still_so_may_its_score(folder: Path) -> None
     assert changed == [phi, phi | {"fake"}, phi | {"fake", "generator", "generator_ema"}]
 
 
-def test_the_teacher_is_the_untouched_base(folder: Path) -> None:
-    plain = load_backbone(config_for(folder).model, config_for(folder).compute)
-    state = all_roles(folder)
+def test_the_teacher_is_the_untouched_base(model: Path) -> None:
+    plain = load_backbone(config_for(model).model, config_for(model).compute)
+    state = all_roles(model)
     args = inputs(state.backbone)
     with torch.no_grad():
         expected = plain.velocity(*args)
@@ -124,8 +118,8 @@ def test_the_teacher_is_the_untouched_base(folder: Path) -> None:
         assert torch.equal(state.networks.velocity("teacher")(*args), expected)
 
 
-def test_a_new_role_starts_as_the_teacher(folder: Path) -> None:
-    config = config_for(folder)
+def test_a_new_role_starts_as_the_teacher(model: Path) -> None:
+    config = config_for(model)
     backbone = load_backbone(config.model, config.compute)
     networks = build_networks(backbone, config)
     args = inputs(backbone)
@@ -135,8 +129,8 @@ def test_a_new_role_starts_as_the_teacher(folder: Path) -> None:
             assert torch.equal(networks.velocity(role)(*args), teacher), role
 
 
-def test_folding_an_adapter_changes_neither_outputs_nor_gradients(folder: Path) -> None:
-    folded, plain = all_roles(folder), all_roles(folder, "compute.fold_adapters=never")
+def test_folding_an_adapter_changes_neither_outputs_nor_gradients(model: Path) -> None:
+    folded, plain = all_roles(model), all_roles(model, "compute.fold_adapters=never")
     results = []
     for state in (folded, plain):
         v = state.networks.velocity("generator")(*inputs(state.backbone))
@@ -151,8 +145,8 @@ def test_folding_an_adapter_changes_neither_outputs_nor_gradients(folder: Path) 
     torch.testing.assert_close(g1, g2, atol=2e-6, rtol=1e-3)
 
 
-def test_folded_weights_follow_the_adapter(folder: Path) -> None:
-    state = all_roles(folder)
+def test_folded_weights_follow_the_adapter(model: Path) -> None:
+    state = all_roles(model)
     networks, args = state.networks, inputs(state.backbone)
     with torch.no_grad():
         before = networks.velocity("fake")(*args)
@@ -164,8 +158,8 @@ def test_folded_weights_follow_the_adapter(folder: Path) -> None:
         assert torch.equal(networks.velocity("fake")(*args), expected)
 
 
-def test_a_graph_built_before_a_switch_keeps_its_weights(folder: Path) -> None:
-    state = all_roles(folder)
+def test_a_graph_built_before_a_switch_keeps_its_weights(model: Path) -> None:
+    state = all_roles(model)
     networks, args = state.networks, inputs(state.backbone)
     alone = networks.velocity("generator")(*args).square().mean()
     torch.autograd.backward(alone)
@@ -180,8 +174,8 @@ def test_a_graph_built_before_a_switch_keeps_its_weights(folder: Path) -> None:
     torch.testing.assert_close([p.grad for p in networks.parameters("generator")], expected)
 
 
-def test_switching_roles_moves_no_weights(folder: Path) -> None:
-    networks = all_roles(folder, "compute.fold_adapters=never").networks
+def test_switching_roles_moves_no_weights(model: Path) -> None:
+    networks = all_roles(model, "compute.fold_adapters=never").networks
 
     def places() -> list[int]:
         return [p.data_ptr() for role in ROLES for p in networks.parameters(role)]
@@ -194,8 +188,8 @@ def test_switching_roles_moves_no_weights(folder: Path) -> None:
     assert places() == before
 
 
-def test_an_average_moves_by_its_decay(folder: Path) -> None:
-    networks = all_roles(folder).networks
+def test_an_average_moves_by_its_decay(model: Path) -> None:
+    networks = all_roles(model).networks
     old = [p.clone() for p in networks.parameters("generator_ema")]
     new = networks.parameters("generator")
     networks.average("generator_ema", "generator", 0.9)
@@ -205,14 +199,14 @@ def test_an_average_moves_by_its_decay(folder: Path) -> None:
 
 @pytest.mark.parametrize("alpha", [2.0, 5.0])
 def test_a_written_lora_means_the_same_to_a_stock_pipeline(
-    folder: Path, tmp_path: Path, alpha: float
+    model: Path, tmp_path: Path, alpha: float
 ) -> None:
-    state = all_roles(folder, f"lora.alpha={alpha}")
+    state = all_roles(model, f"lora.alpha={alpha}")
     networks, args = state.networks, inputs(state.backbone)
     write_lora(tmp_path / "lora", networks.lora("generator"))
     untyped: Any = diffusers
     pipeline = untyped.StableDiffusion3Pipeline.from_pretrained(
-        str(folder), text_encoder_3=None, tokenizer_3=None
+        str(model), text_encoder_3=None, tokenizer_3=None
     )
     pipeline.load_lora_weights(str(tmp_path / "lora"))
     x, t, condition = args
@@ -227,12 +221,12 @@ def test_a_written_lora_means_the_same_to_a_stock_pipeline(
     torch.testing.assert_close(ours, stock, atol=2e-6, rtol=1e-4)
 
 
-def test_student_and_fake_start_from_their_files(folder: Path, tmp_path: Path) -> None:
-    first = all_roles(folder).networks
+def test_student_and_fake_start_from_their_files(model: Path, tmp_path: Path) -> None:
+    first = all_roles(model).networks
     write_lora(tmp_path / "student", first.lora("generator"))
     write_lora(tmp_path / "fake", first.lora("fake"))
     config = config_for(
-        folder,
+        model,
         f"model.student_lora={tmp_path / 'student'}",
         f"model.fake_lora={tmp_path / 'fake'}",
         "lora.rank=7",
@@ -247,13 +241,13 @@ def test_student_and_fake_start_from_their_files(folder: Path, tmp_path: Path) -
         assert networks.fingerprint(role) == first.fingerprint(source)
         assert networks.specs[role].rank == 2
     assert networks.specs["surrogate"].rank == 7
-    config = config_for(folder, f"model.student_lora={tmp_path / 'student'}")
+    config = config_for(model, f"model.student_lora={tmp_path / 'student'}")
     networks = build_networks(load_backbone(config.model, config.compute), config)
     assert networks.fingerprint("fake") == first.fingerprint("generator")
 
 
-def test_roles_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
-    config = config_for(folder)
+def test_roles_that_do_not_fit_are_refused(model: Path, tmp_path: Path) -> None:
+    config = config_for(model)
     networks = Networks(load_backbone(config.model, config.compute))
     with pytest.raises(ModelError, match=r"'attn.to_x' names no linear layer.*attn\.to_q"):
         networks.add("generator", LoraSpec(2, 2.0, ("attn.to_x",)))
@@ -265,8 +259,8 @@ def test_roles_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None
         networks.load_tensors("generator", other)
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch(folder: Path) -> None:
-    whole, parts = all_roles(folder), all_roles(folder, "compute.micro_batch=3")
+def test_micro_batches_give_the_gradient_of_the_whole_batch(model: Path) -> None:
+    whole, parts = all_roles(model), all_roles(model, "compute.micro_batch=3")
     rewards = scored(a_batch(whole))
     for state in (whole, parts):
         batch = a_batch(state)
@@ -293,8 +287,8 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(folder: Path) -> Non
     ],
     ids=lambda overrides: " ".join(overrides),
 )
-def test_every_switch_trains(folder: Path, overrides: list[str]) -> None:
-    config = config_for(folder, *overrides)
+def test_every_switch_trains(model: Path, overrides: list[str]) -> None:
+    config = config_for(model, *overrides)
     backbone = load_backbone(config.model, config.compute)
     state = TrainState(backbone, build_networks(backbone, config), config)
     for parameter in state.networks.parameters("surrogate"):
@@ -308,8 +302,8 @@ def test_every_switch_trains(folder: Path, overrides: list[str]) -> None:
         assert metrics[f"grad_norm/{role}"] > 0, role
 
 
-def test_a_generator_is_measured_by_the_sampler_it_was_trained_with(folder: Path) -> None:
-    networks = all_roles(folder).networks
+def test_a_generator_is_measured_by_the_sampler_it_was_trained_with(model: Path) -> None:
+    networks = all_roles(model).networks
     noise = normals(networks.backbone.latent_shape, [("start", i) for i in range(3)])
     prompts = ["a red star", "a blue star", "a star"]
     stochastic = few_step(TRAINED, "generator", networks, RolloutConfig(mode="stochastic"))
@@ -320,8 +314,8 @@ def test_a_generator_is_measured_by_the_sampler_it_was_trained_with(folder: Path
     torch.testing.assert_close(drawn[2:], alone, atol=1e-5, rtol=0)
 
 
-def test_in_bf16_the_base_is_cast_and_adapters_stay_fp32(folder: Path) -> None:
-    state, exact = all_roles(folder, "compute.dtype=bf16"), all_roles(folder)
+def test_in_bf16_the_base_is_cast_and_adapters_stay_fp32(model: Path) -> None:
+    state, exact = all_roles(model, "compute.dtype=bf16"), all_roles(model)
     networks = state.networks
     untyped: Any = state.backbone.network
     assert untyped.transformer_blocks[0].attn.to_q.base_layer.weight.dtype == torch.bfloat16

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-
-from rich.console import Console
 
 from shared.schema import Job, ScoreRequest
 from tests.fakes import FunctionServer, brightness, build_sd3_folder
+from tests.small_runs import trained
 from trainer.config import load_config
-from trainer.loop import train
 from trainer.metrics import read_metrics
 from trainer.prompts import PromptStream
 
@@ -57,8 +54,7 @@ def run(tmp_path: Path, server: LabelingRoom, iterations: int) -> list[dict[str,
             "run.live_view=false",
         ],
     )
-    with server.client() as client:
-        return read_metrics(train(config, source=client, console=Console(file=io.StringIO())))
+    return read_metrics(trained(config, server))
 
 
 def test_training_goes_on_while_nobody_labels(tmp_path: Path) -> None:
