@@ -35,7 +35,7 @@ def test_geneval_metadata_becomes_the_target(tmp_path: Path) -> None:
     file = written(tmp_path / "a.jsonl", json.dumps(GENEVAL), "")
     (prompt,) = read_prompt_set(PromptSet(file=file, reward="counting", options={"mode": "soft"}))
     assert (prompt.text, prompt.tag, prompt.reward) == (GENEVAL["prompt"], "position", "counting")
-    assert prompt.target == {"include": GENEVAL["include"], "exclude": GENEVAL["exclude"]}
+    assert prompt.target == {key: GENEVAL[key] for key in ("tag", "include", "exclude")}
     assert prompt.options == {"mode": "soft"}
 
 

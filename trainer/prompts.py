@@ -19,7 +19,7 @@ from trainer.groups import Prompt
 
 OCR = "ocr"
 QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”|(?<!\w)\'([^\']+)\'(?!\w)')
-CLAUSES = ("include", "exclude")
+JUDGED = ("tag", "include", "exclude")
 
 
 def read_prompt_set(source: PromptSet) -> list[Prompt]:
@@ -62,7 +62,7 @@ def _from_json(line: str, source: PromptSet) -> Prompt:
     if "text" in data:
         target = {"text": str(data["text"])}
     elif "include" in data:
-        target = {key: data[key] for key in CLAUSES if key in data}
+        target = {key: data[key] for key in JUDGED if key in data}
     return _prompt(source, data["prompt"], str(data.get("tag", "")), target)
 
 

@@ -1,0 +1,1 @@
+"""Photographs: prompts for models that know the world, in GenEval's metadata."""
