@@ -6,6 +6,7 @@ Imports only what the chosen command needs, so that scorer processes start fast.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -165,13 +166,18 @@ def _add_scorer_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_scorer_choice(parser: argparse.ArgumentParser) -> None:
+    try:
+        named = [_scorer(text) for text in os.environ.get("REWARD_SCORERS", "").split()]
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"REWARD_SCORERS: {error}")
     parser.add_argument(
         "--scorer",
         action="append",
-        default=[],
+        default=named,
         type=_scorer,
         metavar="NAME=MODULE:CLASS",
-        help="add a scorer of your own, or replace one; the same for all servers and scorers",
+        help="add a scorer of your own, or replace one; the same for all servers and scorers "
+        "(or REWARD_SCORERS, with spaces between several)",
     )
 
 

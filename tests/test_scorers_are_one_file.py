@@ -33,12 +33,16 @@ class Brightness:
 """
 
 
+@pytest.mark.parametrize("by", ["option", "environment"])
 def test_a_file_in_any_folder_becomes_a_reward(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     (tmp_path / "brightness.py").write_text(BRIGHTNESS)
     monkeypatch.setitem(ENV, "PYTHONPATH", str(tmp_path))
-    server = Server(tmp_path / "data", "--scorer", "brightness=brightness:Brightness")
+    entry = "brightness=brightness:Brightness"
+    if by == "environment":
+        monkeypatch.setitem(ENV, "REWARD_SCORERS", entry)
+    server = Server(tmp_path / "data", *(["--scorer", entry] if by == "option" else []))
     try:
         server.start()
         with server.client() as client:
@@ -76,3 +80,6 @@ def test_an_entry_of_the_wrong_form_is_named() -> None:
     command = [sys.executable, "-m", "reward_server", "serve", "--scorer", "nonsense"]
     ended = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True)
     assert ended.returncode == 2 and "NAME=MODULE:CLASS" in ended.stderr
+    wrong = ENV | {"REWARD_SCORERS": "nonsense"}
+    ended = subprocess.run(command[:4], cwd=ROOT, env=wrong, capture_output=True, text=True)
+    assert ended.returncode == 2 and "REWARD_SCORERS: 'nonsense'" in ended.stderr

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from reward_server.metrics import Metrics
+from reward_server.scorers import REGISTRY
 from reward_server.store.progress import QueueFigures
 from shared.schema_ops import Traffic
 
@@ -92,9 +93,11 @@ def test_what_stays_is_looked_after(name: str) -> None:
 
 
 def test_ports_are_open_to_this_machine_alone() -> None:
-    for service in SERVICES.values():
+    for name, service in SERVICES.items():
         for port in service.get("ports", []):
-            assert port.startswith("${BIND:-127.0.0.1}:"), port
+            # BIND opens what asks who is there; the monitoring's pages do not.
+            chosen = "${BIND:-127.0.0.1}:" if name == "proxy" else "127.0.0.1:"
+            assert port.startswith(chosen), port
     assert {name for name, s in SERVICES.items() if "ports" in s} == {
         "proxy",
         "prometheus",
@@ -175,10 +178,28 @@ def test_the_server_image_holds_no_torch() -> None:
 
 def test_gpus_are_asked_for_in_their_own_file_only() -> None:
     services = read(GPU)["services"]
-    assert list(services) == ["trainer"]
-    (device,) = services["trainer"]["deploy"]["resources"]["reservations"]["devices"]
-    assert device["driver"] == "nvidia" and device["capabilities"] == ["gpu"]
+    asking = [name for name, service in services.items() if "deploy" in service]
+    assert asking == ["scorer", "trainer"]
+    for name in asking:
+        (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device["driver"] == "nvidia" and device["capabilities"] == ["gpu"]
     assert "nvidia" not in COMPOSE.read_text() and "ulimits" not in COMPOSE.read_text()
+
+
+def test_what_counts_in_photographs_is_the_same_for_servers_and_scorers() -> None:
+    services = read(GPU)["services"]
+    server, scorer = services["reward-server"], services["scorer"]
+    assert server["environment"] == scorer["environment"]
+    assert server["volumes"] == scorer["volumes"] == ["${MODELS:-./models}:/models:ro"]
+    name, when, entry = server["environment"]["REWARD_SCORERS"].partition(":+")
+    assert (name, when) == ("${DETECTOR", ":+")
+    reward, _, path = entry.removesuffix("}").partition("=")
+    module, _, scorer_class = path.partition(":")
+    assert reward in REGISTRY
+    assert (
+        f"class {scorer_class}" in (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
+    )
+    assert "detector" in services["setup"]["build"]["args"]["EXTRAS"]
 
 
 def test_the_dashboard_asks_for_figures_that_exist() -> None:
