@@ -13,7 +13,7 @@ ARGS ?=
 TESTS_AT_ONCE ?= auto
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-compose eval soak bench-server bench-ui bench-live bench-clicks bench-surrogate bench-generator lint setup browser clean
+.PHONY: run test test-compose eval soak bench-server bench-ui bench-live bench-clicks bench-surrogate bench-generator lint setup clean
 .DEFAULT_GOAL := help
 
 help:
