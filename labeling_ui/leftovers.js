@@ -1,6 +1,7 @@
-// Leases of pages that ended unheard: a crash, a phone that closed a tab, a server that was away.
-// A page notes its name in the browser's storage, and holds a lock of that name for as long as it
-// lives: whoever gets the lock knows that the page is gone and may give back what it held.
+// What pages leave behind that ended unheard: a crash, a phone that closed a tab, a server that was
+// away. A page notes its name in the browser's storage, and holds a lock of that name for as long as
+// it lives, alone: whoever shares the lock knows that the page is gone, and may send its clicks and
+// give back what it held.
 
 const PREFIX = "page:";
 
@@ -36,14 +37,35 @@ export class PageNote {
     });
   }
 
-  /** Calls `left` with the name of every other page noted, as soon as that page has ended. */
+  /** The pages that live, this one included; none where the browser cannot tell. */
+  async living() {
+    if (!this.#shelf) return new Set();
+    const { held } = await navigator.locks.query();
+    // A lock that is shared belongs to pages that have just heard of an end.
+    const alive = held.filter(({ name, mode }) => mode === "exclusive" && this.#isPage(name));
+    return new Set(alive.map(({ name }) => this.#pageOf(name)));
+  }
+
+  /** Calls `left` with the name of every other page, of later ones too, once that has ended. */
   inherit(own, left) {
-    for (const key of Object.keys(this.#shelf ?? {})) {
-      if (!key.startsWith(this.#prefix) || key === this.#prefix + own) continue;
-      navigator.locks.request(key, () => {
+    const watch = (key) => {
+      if (!this.#isPage(key) || key === this.#prefix + own) return;
+      navigator.locks.request(key, { mode: "shared" }, () => {
         this.#shelf.removeItem(key);
-        left(key.slice(this.#prefix.length));
+        left(this.#pageOf(key));
       });
-    }
+    };
+    Object.keys(this.#shelf ?? {}).forEach(watch);
+    window.addEventListener("storage", ({ key, newValue }) => {
+      if (this.#shelf && key !== null && newValue !== null) watch(key);
+    });
+  }
+
+  #isPage(key) {
+    return key.startsWith(this.#prefix);
+  }
+
+  #pageOf(key) {
+    return key.slice(this.#prefix.length);
   }
 }

@@ -134,7 +134,7 @@ function listenToSwipes({ view, preferences, session }) {
   };
 }
 
-function listenToPage({ session, api, outbox, note, durable }) {
+function listenToPage({ session, api, outbox, note }) {
   for (const sign of ["keydown", "pointerdown", "pointermove"]) {
     document.addEventListener(sign, () => session.touch(), { passive: true });
   }
@@ -151,7 +151,7 @@ function listenToPage({ session, api, outbox, note, durable }) {
   });
   window.addEventListener("online", () => outbox.nudge());
   window.addEventListener("beforeunload", (event) => {
-    if (outbox.size > 0 && !durable) event.preventDefault();
+    if (outbox.size > 0 && !outbox.durable) event.preventDefault();
   });
 }
 
@@ -176,7 +176,13 @@ function keepGoing(session, api, me) {
   }, HEARTBEAT_MS);
 }
 
-function drawing({ view, session, api, queue, outbox, durable }) {
+/** A page has ended: its clicks are sent from here, and the pictures it did not judge given back. */
+async function takeOver(page, { api, outbox, note }) {
+  await outbox.open(await note.living());
+  api.leave(page, outbox.assignments());
+}
+
+function drawing({ view, session, api, queue, outbox }) {
   return () =>
     view.render({
       phase: session.phase,
@@ -190,7 +196,7 @@ function drawing({ view, session, api, queue, outbox, durable }) {
       undoing: session.undoing,
       canUndo: session.canUndo,
       lastLabel: session.lastLabel,
-      durable,
+      durable: outbox.durable,
     });
 }
 
@@ -202,13 +208,13 @@ async function start() {
   const me = await signIn(api, view);
   api.annotator = me.name;
 
-  const { store, durable } = await openStore(me.name);
+  const store = await openStore(me.name);
   const note = new PageNote(me.name);
   const queue = new LeaseQueue(api);
   queue.together = (preferences.layout ?? me.layout) === "grid";
   const outbox = new Outbox(store, (rows) => api.submit(rows.map(toWire)));
   const session = new Session({ api, queue, outbox, labels: me.labels });
-  const parts = { view, api, preferences, flag, help, note, queue, outbox, session, durable };
+  const parts = { view, api, preferences, flag, help, note, queue, outbox, session };
 
   session.onChange = drawing(parts);
   session.onSay = (text) => view.say(text);
@@ -222,9 +228,9 @@ async function start() {
   listenToButtons(session, act);
   listenToSwipes(parts);
   listenToPage(parts);
-  await Promise.all([outbox.open(), note.open(api.page)]);
-  const sending = outbox.assignments();
-  note.inherit(api.page, (page) => api.leave(page, sending));
+  await note.open(api.page);
+  await outbox.open(await note.living());
+  note.inherit(api.page, (page) => takeOver(page, parts));
   session.advance();
   keepGoing(session, api, me);
 }

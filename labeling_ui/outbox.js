@@ -8,6 +8,8 @@ const BATCH = 64;
 
 /** Key-value rows in IndexedDB, one database per annotator. */
 class DiskStore {
+  durable = true;
+
   constructor(database) {
     this.database = database;
   }
@@ -47,6 +49,8 @@ class DiskStore {
 
 /** Stands in where a browser refuses IndexedDB (some private windows): clicks live in the page. */
 class PageStore {
+  durable = false;
+
   async put() {}
   async delete() {}
   async all() {
@@ -54,18 +58,19 @@ class PageStore {
   }
 }
 
-/** The store for one annotator; `durable` is false when clicks would not outlive a reload. */
+/** The store for one annotator; it is not `durable` when clicks would not outlive a reload. */
 export async function openStore(annotator) {
   try {
-    return { store: await DiskStore.open(`labels:${annotator}`), durable: true };
+    return await DiskStore.open(`labels:${annotator}`);
   } catch (error) {
     console.warn("IndexedDB is not available; clicks are kept in this page only.", error);
-    return { store: new PageStore(), durable: false };
+    return new PageStore();
   }
 }
 
 /**
- * A label row is `{id, assignment, token, label, reason, rt_ms, at}`; `id` is the `client_label_id`.
+ * A label row is `{id, page, assignment, token, label, reason, rt_ms, at}`; `id` is the
+ * `client_label_id`, `page` where the click was made.
  * `send(rows)` delivers rows and resolves with the server's answer, or throws when it is uncertain
  * that the server has them; `onDelivered(rows, answer)` hears of each delivery,
  * `onTrouble(error)` of each failure.
@@ -77,6 +82,7 @@ export class Outbox {
   #attempted = new Set();
   #waiters = new Map();
   #running = false;
+  #durable;
   #retryMs = FIRST_RETRY_MS;
   #wake = () => {};
 
@@ -86,24 +92,33 @@ export class Outbox {
 
   constructor(store, send) {
     this.#store = store;
+    this.#durable = store.durable;
     this.#send = send;
   }
 
-  /** Take up what an earlier page left behind; those rows may have been sent already. */
-  async open() {
+  /**
+   * Take up what ended pages left behind; those rows may have been sent already. A page of the
+   * `living` sends its own: it may still take back what it has not sent.
+   */
+  async open(living) {
     const rows = await this.#store.all();
     rows.sort((a, b) => a.at - b.at);
     for (const row of rows) {
+      if (living.has(row.page) || this.#rows.has(row.id)) continue;
       this.#rows.set(row.id, row);
       this.#attempted.add(row.id);
     }
     this.onChange();
     this.#run();
-    return rows.length;
   }
 
   get size() {
     return this.#rows.size;
+  }
+
+  /** Whether the clicks kept here would outlive a reload: false for good once one was not saved. */
+  get durable() {
+    return this.#durable;
   }
 
   /** Assignments whose click is still on its way. */
@@ -114,7 +129,7 @@ export class Outbox {
   /** Keep clicks and start sending them. Returns at once; the write to disk runs beside it. */
   add(rows) {
     for (const row of rows) this.#rows.set(row.id, row);
-    this.#store.put(rows).catch((error) => console.error("A click could not be saved.", error));
+    this.#save(rows);
     this.onChange();
     this.#run();
   }
@@ -154,6 +169,16 @@ export class Outbox {
     this.#retryMs = FIRST_RETRY_MS;
     this.#wake();
     this.#run();
+  }
+
+  async #save(rows) {
+    try {
+      await this.#store.put(rows);
+    } catch (error) {
+      console.warn("A click could not be saved; it is kept in this page only.", error);
+      this.#durable = false;
+      this.onChange();
+    }
   }
 
   async #drop(ids, notify = () => {}) {

@@ -175,6 +175,7 @@ export class Session {
     const each = (performance.now() - this.#shownAt) / entries.length;
     const rows = entries.map(({ item }, i) => ({
       id: randomId(),
+      page: this.#api.page,
       assignment: item.assignment,
       token: item.token,
       label: answers[i].label,

@@ -9,6 +9,7 @@ const byId = (id) => document.getElementById(id);
 const DEFAULT_INSTRUCTION = "Do you like this picture for this text?";
 const GRID_INSTRUCTION = "Which of these do you like for this text?";
 const UNLOADED = "This picture could not be loaded. Please skip or flag it.";
+const UNKEPT = "This browser keeps no data: clicks not yet sent would be lost by a reload.";
 const SAID = {
   like: "Liked.",
   dislike: "Disliked.",
@@ -110,12 +111,11 @@ export class View {
     const clicks = plural(toSend, "click is", "clicks are");
     const kept = toSend > 0 ? ` ${clicks} kept and will be sent.` : "";
     const go = judging ? " You can go on with the pictures already here." : "";
-    banner.hidden = connection !== "down" && durable;
-    if (connection === "down") banner.textContent = `The server does not answer.${kept}${go}`;
-    else if (!durable) {
-      banner.textContent =
-        "This browser keeps no data: clicks not yet sent would be lost by a reload.";
-    }
+    const news = [];
+    if (connection === "down") news.push(`The server does not answer.${kept}${go}`);
+    if (!durable) news.push(UNKEPT);
+    banner.hidden = news.length === 0;
+    banner.textContent = news.join(" ");
   }
 
   /** Say something in passing. */

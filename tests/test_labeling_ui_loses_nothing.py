@@ -153,6 +153,104 @@ def test_undo_of_a_click_that_never_left_needs_no_server(server: Server, browser
     assert_exact(server, job, 3)
 
 
+@pytest.mark.parametrize("closed", ["the first", "the last"])
+def test_clicks_of_a_closed_tab_are_sent_by_the_tab_that_lives(
+    server: Server, browser: Browser, closed: str
+) -> None:
+    job, _ = server.ask(20, prefix="closed tab")  # the first tab takes 16, the last one the others
+    with annotator(browser, server) as first:
+        shown(first)
+        last = first.context.new_page()
+        last.goto(server.url)
+        shown(last)
+        leaving, living = (first, last) if closed == "the first" else (last, first)
+        for page in (leaving, living):
+            page.wait_for_load_state("networkidle")  # what is clicked below is loaded by now
+        server.kill()
+        for _ in range(4):
+            press_by_number(leaving)
+        eventually(lambda: on_disk(leaving) == 4)
+        leaving.close()  # tells the server, which is away
+        server.start()
+        eventually(lambda: living.is_visible("body") and server.client.job(job).counts.ok == 4)
+        eventually(lambda: unsent(living) == 0)
+        assert done(living) == 4
+        for _ in range(4):
+            press_by_number(living)
+        eventually(lambda: unsent(living) == 0)
+    kept = [one["index"] for one in server.labels() if one["counted"]]
+    assert len(kept) == len(set(kept)) == 8
+
+
+def test_a_crashed_tab_keeps_the_pictures_it_has_unsent_clicks_for(
+    server: Server, browser: Browser
+) -> None:
+    n = 6
+    job, _ = server.ask(n, prefix="crashed tab")
+    with annotator(browser, server) as page:
+        shown(page)
+        other = page.context.new_page()
+        other.goto(server.url)
+        other.wait_for_selector("#notice:not([hidden])")
+        page.context.route("**/label/submit*", cut)
+        for _ in range(4):
+            press_by_number(page)
+        eventually(lambda: on_disk(page) == 4)
+        with pytest.raises(Error, match="crash"):
+            page.goto("chrome://crash")
+        page.close()
+        for _ in range(n - 4):  # only what the crashed tab did not judge is asked again
+            press_by_number(other)
+        eventually(lambda: unsent(other) == n)
+        assert server.stats()["leased"] == n
+        page.context.unroute("**/label/submit*")
+        eventually(lambda: unsent(other) == 0)
+    assert_exact(server, job, n)
+
+
+def test_an_undone_click_is_not_sent_by_another_tab(server: Server, browser: Browser) -> None:
+    job, _ = server.ask(3, prefix="taken back")
+    with annotator(browser, server) as page:
+        shown(page)
+        page.route("**/label/submit*", cut)  # of this tab alone
+        press_by_number(page)  # this one is being tried
+        second = number(shown(page))
+        page.keyboard.press("Space")  # this one waits behind it
+        eventually(lambda: on_disk(page) == 2)
+        other = page.context.new_page()
+        other.goto(server.url)
+        other.wait_for_selector("#notice-title:not(:has-text('Loading'))")
+        eventually(lambda: unsent(other) == 0)
+        page.keyboard.press("Backspace")
+        eventually(lambda: number(shown(page)) == second)
+        page.unroute("**/label/submit*")
+        press_by_number(page)
+        press_by_number(page)
+        eventually(lambda: unsent(page) == 0)
+    assert_exact(server, job, 3)
+
+
+def test_who_loses_clicks_by_a_reload_is_told_before(server: Server, browser: Browser) -> None:
+    full = (
+        "IDBObjectStore.prototype.put = () => { throw new DOMException('', 'QuotaExceededError') }"
+    )
+    job, _ = server.ask(2, prefix="disk full")
+    with annotator(browser, server, script=full) as page:
+        shown(page)
+        assert page.is_hidden("#banner")
+        page.route("**/label/submit*", cut)
+        press_by_number(page)
+        page.wait_for_selector("#banner:has-text('would be lost by a reload')")
+        with page.expect_event("dialog") as asked:
+            page.close(run_before_unload=True)
+        assert asked.value.type == "beforeunload"
+        asked.value.dismiss()
+        page.unroute("**/label/submit*")
+        press_by_number(page)
+        eventually(lambda: unsent(page) == 0)
+    assert_exact(server, job, 2)
+
+
 def test_pictures_loaded_ahead_are_given_back_on_leaving(server: Server, browser: Browser) -> None:
     job, _ = server.ask(5, prefix="given back")
     with annotator(browser, server) as page:
