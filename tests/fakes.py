@@ -32,6 +32,8 @@ from shared.client import RewardClient
 from shared.images import Pixels, decode, from_b64
 from shared.schema import (
     Counts,
+    ItemError,
+    ItemErrorCode,
     ItemResult,
     ItemStatus,
     Job,
@@ -240,10 +242,15 @@ class FunctionServer:
         waiting = request.group_id in self.held
         rewards = [None if waiting else self._reward(request, item) for item in request.items]
         valid = [r is not None for r in rewards]
-        missing: ItemStatus = "pending" if waiting else "incomplete"
+        human = request.reward == "human"
+        missing: ItemStatus = "pending" if waiting else "incomplete" if human else "error"
+        code: ItemErrorCode = "too_few_votes" if human else "scorer_failed"
+        error = None if waiting else ItemError(code=code, message="the function gave none")
         data = [
-            ItemResult(index=i, status="ok" if r is not None else missing, reward=r)
-            for i, r in enumerate(rewards)
+            ItemResult(index=i, status=missing, error=error)
+            if reward is None
+            else ItemResult(index=i, status="ok", reward=reward)
+            for i, reward in enumerate(rewards)
         ]
         done: JobStatus = "succeeded" if all(valid) else "partial" if any(valid) else "failed"
         lost = len(valid) - sum(valid)

@@ -56,6 +56,17 @@ def test_designed_errors_are_one_message_and_exit_code_2(
     assert "Traceback" not in error
 
 
+def test_a_run_can_be_measured_with_other_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(load_config(None).model_dump_json())
+    run = ["eval", "--run", str(tmp_path)]
+    assert main([*run, "--set", "generator.teacher_cgf=2"]) == 2
+    assert "did you mean generator.teacher_cfg?" in capsys.readouterr().err
+    assert main([*run, "--config", "trainer/configs/tiny.toml"]) == 2
+    assert "measured as it was trained" in capsys.readouterr().err
+
+
 def test_an_unreachable_server_is_named_with_the_command_that_starts_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

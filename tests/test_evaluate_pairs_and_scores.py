@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from shared.images import encode_png, to_b64
+from shared.schema import MAX_BODY_BYTES, MAX_ITEMS
 from tests.evaluation_setup import FunctionAsServer, truth
+from trainer.config import PromptSet, load_config, with_overrides
 from trainer.errors import PromptError
-from trainer.evaluate import Gallery, Policy, Settings, evaluate
+from trainer.evaluate import Gallery, Policy, Settings, evaluate, per_request
 from trainer.evaluation import (
     OVERALL,
     START,
@@ -25,6 +29,7 @@ from trainer.evaluation import (
     EvaluationError,
     Row,
     load,
+    require_sampling,
     require_weights,
     save,
     table,
@@ -33,11 +38,13 @@ from trainer.evaluation import (
 from trainer.evaluation_set import (
     COLUMNS,
     TEXT,
+    configured_prompts,
     embedded_prompts,
     fingerprint,
     images,
     read_prompts,
 )
+from trainer.measure import sampling
 from trainer.tiny.scenes import Scene, render
 from trainer.tiny.world import TAGS, Prompt, Wanted, sample_scene, split
 
@@ -266,9 +273,45 @@ def test_prompt_files_in_the_fields_formats_are_read(tmp_path: Path) -> None:
     assert fingerprint(prompts) != fingerprint(embedded_prompts())
 
 
+def test_a_run_is_measured_on_its_own_held_out_prompts_as_its_probe_judges_them() -> None:
+    photos = configured_prompts(load_config("trainer/configs/sd35-medium.toml").heldout.prompts)
+    assert set(photos) == {"two_object", "counting", "colors", "position", "color_attr"}
+    assert photos["position"][0].options == {"match": "geneval", "mode": "strict"}
+    assert (photos["counting"][0].target or {})["tag"] == "counting"
+    tiny = configured_prompts(load_config("trainer/configs/tiny.toml").heldout.prompts)
+    assert fingerprint(tiny) == fingerprint(embedded_prompts())
+    plain = {tag: [replace(p, options={}) for p in pool] for tag, pool in photos.items()}
+    assert fingerprint(plain) != fingerprint(photos)
+
+
+def test_prompts_that_only_people_can_judge_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("a dog\n")
+    with pytest.raises(PromptError, match=r"x\.txt.*--prompts FILE"):
+        configured_prompts([PromptSet(file=tmp_path / "x.txt", reward="human")])
+
+
+def test_rows_sampled_otherwise_are_refused() -> None:
+    config = load_config("trainer/configs/tiny.toml")
+    now = sampling(config)
+    require_sampling(_stored({}), now, Path("eval.json"))  # older files do not say
+    require_sampling(_stored({}, sampling=now), now, Path("eval.json"))
+    other = sampling(with_overrides(config, ["generator.teacher_cfg=3"]))
+    with pytest.raises(EvaluationError, match=r"guidance: 2\.5 there, 3\.0 here.*--all-rows"):
+        require_sampling(_stored({}, sampling=now), other, Path("eval.json"))
+
+
 def test_missing_and_damaged_results_say_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="python -m trainer eval --model"):
         load(tmp_path / "eval.json")
     (tmp_path / "eval.json").write_text("{}")
     with pytest.raises(EvaluationError, match="no evaluation this version reads"):
         load(tmp_path / "eval.json")
+
+
+def test_a_request_holds_as_many_pictures_as_its_limit_allows() -> None:
+    for side, most in ((36, MAX_ITEMS), (512, 64), (1024, 16), (8192, 1)):
+        picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        count = per_request(picture)
+        assert count == pytest.approx(most, abs=2 if most > 1 else 0)
+        if side <= 1024:
+            assert count * len(to_b64(encode_png(picture))) < MAX_BODY_BYTES or count == MAX_ITEMS

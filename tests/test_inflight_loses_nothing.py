@@ -12,7 +12,7 @@ import torch
 from shared.errors import ServerUnreachable
 from shared.images import Pixels
 from tests.fakes import FunctionServer, brightness
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, UnscoredError
 from trainer.flow import time_grid
 from trainer.groups import Group, Prompt
 from trainer.inflight import InFlight, RewardTraits, known_rewards, to_pixels
@@ -131,7 +131,7 @@ def test_a_resumed_group_is_asked_for_by_its_job_and_not_sent_again() -> None:
     assert len(server.requests) == 1
 
 
-def test_a_failure_in_the_background_is_raised_at_the_next_call() -> None:
+def test_a_failure_in_the_background_is_raised_where_groups_are_collected() -> None:
     server = FunctionServer(brightness)
     server.down = True
     with (
@@ -141,8 +141,26 @@ def test_a_failure_in_the_background_is_raised_at_the_next_call() -> None:
         inflight.add(group(0), shades(1, 2))
         with pytest.raises(ServerUnreachable):
             inflight.collect(1, 30.0)
+        inflight.add(group(1), shades(1, 2))
+        assert [entry.group.index for entry in inflight.snapshot()] == [0, 1]
         with pytest.raises(ServerUnreachable):
-            inflight.add(group(1), shades(1, 2))
+            inflight.collect(1, 30.0)
+
+
+def test_a_reward_that_scores_nothing_is_a_failure_that_says_why() -> None:
+    luck = iter([None] * 3 + [1.0] + [None] * 4)
+    server = FunctionServer(lambda prompt, pixels: next(luck))
+    with (
+        server.client() as client,
+        InFlight(client, "run", MACHINE, unscored=4) as inflight,
+    ):
+        for index in range(7):  # three without a reward, one with, three without
+            inflight.add(group(index, size=1), shades(1))
+            (scored,) = inflight.collect(1, 10.0)
+            assert bool(scored.rewards.isnan().all()) == (index != 3)
+        inflight.add(group(7, size=1), shades(1))
+        with pytest.raises(UnscoredError, match=r"last 4 groups for 'brightness'.*scorer_failed: "):
+            inflight.collect(1, 10.0)
 
 
 def test_waiting_ends_when_scores_arrive_not_at_the_timeout() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 import threading
 from pathlib import Path
 
+import httpx
 import pytest
+from rich.console import Console
 from safetensors.torch import load_file
 
 from shared.errors import ServerUnreachable
@@ -25,6 +28,7 @@ from tests.small_runs import (
 )
 from trainer.errors import CheckpointError, ConfigError
 from trainer.heldout import Probe
+from trainer.loop import train
 from trainer.lora_files import Lora, LoraSpec
 from trainer.metrics import read_metrics
 
@@ -107,6 +111,22 @@ def test_heldout_probe_keeps_the_best_generator(model: Path, tmp_path: Path) -> 
     assert scores
     assert (folder / "best" / "pytorch_lora_weights.safetensors").is_file()
     assert any((r.run_id or "").endswith(".heldout") for r in server.requests)
+
+
+def test_a_probe_that_cannot_be_scored_says_so_and_training_goes_on(
+    model: Path, tmp_path: Path
+) -> None:
+    def away(prompt: str, pixels: Pixels) -> float | None:
+        raise httpx.ConnectError("nothing listens here")
+
+    prompts = prompt_set(tmp_path / "heldout.jsonl", PROMPTS).replace("brightness", "mood")
+    config = small_run(model, tmp_path, "heldout.every=1", f"heldout.prompts={prompts}")
+    out = io.StringIO()
+    with FunctionServer(brightness, others={"mood": away}).client() as client:
+        folder = train(config, source=client, console=Console(file=out, width=200))
+    assert "the held-out probe was not scored: cannot reach the reward server" in out.getvalue()
+    assert [row["iteration"] for row in read_metrics(folder)] == [0, 1, 2, 3]
+    assert (folder / "best" / "pytorch_lora_weights.safetensors").is_file()
 
 
 def test_the_newest_generator_within_the_error_of_the_best_is_kept() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.backbones import Backbone, load_backbone
+from trainer.backbones import Backbone, Conditioning, load_backbone
 from trainer.config import Config, RolloutConfig, load_config
 from trainer.errors import ModelError
 from trainer.evaluation import TRAINED
@@ -259,14 +259,26 @@ def test_roles_that_do_not_fit_are_refused(model: Path, tmp_path: Path) -> None:
         networks.load_tensors("generator", other)
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch(model: Path) -> None:
-    whole, parts = all_roles(model), all_roles(model, "compute.micro_batch=3")
+@pytest.mark.parametrize("limit", [1, 2, 3])  # groups have three samples
+def test_micro_batches_give_the_gradient_of_the_whole_batch(
+    model: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = all_roles(model), all_roles(model, f"compute.micro_batch={limit}")
+    held: list[int] = []
+    velocity = parts.backbone.velocity
+
+    def noted(x_t: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        held.append(len(t))
+        return velocity(x_t, t, condition)
+
+    monkeypatch.setattr(parts.backbone, "velocity", noted)
     rewards = scored(a_batch(whole))
     for state in (whole, parts):
         batch = a_batch(state)
         update_surrogate(state, ScoredBatch(batch, rewards.rewards, rewards.names), 0, 0.0)
         update_fake(state, batch, 0, 0.0)
         update_generator(state, batch, 0, 0.0, rewarded=True)
+    assert set(held) <= set(range(1, limit + 1))
     for role in whole.networks.specs:
         torch.testing.assert_close(
             whole.networks.parameters(role), parts.networks.parameters(role), atol=1e-5, rtol=1e-3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
+from shared.images import Pixels
 from tests.fakes import FunctionServer, brightness
 from tests.server_setup import free_port
 from tests.small_backbone import Recording, rolled_out, small_config
@@ -28,7 +30,8 @@ from tests.small_runs import (
 from tests.small_updates import scored
 from trainer.checkpoint import load_checkpoint
 from trainer.config import Config
-from trainer.errors import CheckpointError, ConfigError
+from trainer.errors import CheckpointError, ConfigError, UnscoredError
+from trainer.inflight import InFlight
 from trainer.metrics import read_metrics
 from trainer.networks import Role
 from trainer.processes import Processes, joined_processes
@@ -115,6 +118,27 @@ def test_processes_resume_with_their_own_groups(model: Path, tmp_path: Path) -> 
         for r in range(2)
     ]
     assert keys == [{12, 13}, {14, 15}]
+
+
+def is_let_down(rank: int, config: Config) -> None:
+    """Trains beside a server that fails the second process alone, and goes on with another."""
+    calls = iter(range(10_000))
+
+    def fails(prompt: str, pixels: Pixels) -> float | None:
+        return None if rank == 1 and next(calls) >= 12 else brightness(prompt, pixels)
+
+    words = "scored not one picture" if rank == 1 else "another process of this run says"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UnscoredError, match=words):
+        patch.setattr("trainer.opening.InFlight", partial(InFlight, unscored=2))
+        trained(config, FunctionServer(fails))
+    trained(config, FunctionServer(brightness), resume=True)
+
+
+def test_what_fails_one_process_is_saved_by_all(model: Path, tmp_path: Path) -> None:
+    config = shared_run(model, tmp_path, "run.iterations=4", "heldout.every=0")
+    together(is_let_down, config)
+    rows = read_metrics(config.run.folder / config.run.name)
+    assert [row["iteration"] for row in rows] == [0, 1, 2, 3, 4]  # the last is the end
 
 
 def updates_phi(rank: int, folder: Path, rewards: list[list[list[float]]]) -> None:

@@ -42,6 +42,7 @@ FREE_KEYS = (
     "server.retry_budget_s",
     "compute.device",
     "compute.threads",
+    "compute.micro_batch",
     "health.stop",
     "health.baseline",
     "health.patience",

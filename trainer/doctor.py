@@ -138,7 +138,7 @@ def weights_finding(model: Path) -> Finding:
         return Finding("fail", "weights", f"{model} is no pipeline folder", remedy)
     stored = model / "eval.json"
     if not stored.is_file():
-        remedy = f"python -m trainer eval --model {model}"
+        remedy = f"python -m trainer eval --model {model} --config FILE"
         return Finding("warn", "weights", f"{model}, not evaluated yet", remedy)
     try:
         evaluation = load(stored)

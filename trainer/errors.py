@@ -27,6 +27,10 @@ class CheckpointError(TrainerError):
     """A checkpoint that cannot be written or does not belong to this run."""
 
 
+class UnscoredError(TrainerError):
+    """A machine reward scores nothing at all; the run was saved, no update was made of it."""
+
+
 class TrainingCollapsedError(TrainerError):
     """The generator's images or its held-out score fell apart; the last good state was kept."""
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from shared.client import RewardClient, build_request
-from shared.schema import Job
+from shared.schema import MAX_BODY_BYTES, MAX_ITEMS, Job
 from trainer.evaluation import Evaluation, EvaluationError, Row
 from trainer.evaluation_set import EvalImage, Prompts, fingerprint, images
 from trainer.inflight import Pixels, to_pixels
@@ -31,6 +31,7 @@ Progress = Callable[[int], None]
 # Signs are in capitals, and a lone C, O or S is a capital or not by its size alone.
 OPTIONS = {"counting": {"mode": "strict"}, "ocr": {"case": "insensitive"}}
 TIMEOUT_S = 600.0
+PNG_FRAME = 4096  # bytes at most of a PNG, and of an item around it, that are no pixels
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy")
 
 
@@ -139,7 +140,10 @@ def _measure(
         for batch in batches(chosen, settings.batch):
             tag = batch[0].prompt.tag
             pictures = generate(policy, batch, settings.seed)
-            waiting.append((tag, sender.submit(_score, client, policy, batch, pictures, settings)))
+            for start in range(0, len(batch), size := per_request(pictures[0])):
+                part = slice(start, start + size)
+                sent = (client, policy, batch[part], pictures[part], settings)
+                waiting.append((tag, sender.submit(_score, *sent)))
             verdicts = [
                 second_opinion(pixels, image.prompt.target)
                 for image, pixels in zip(batch, pictures, strict=True)
@@ -177,6 +181,12 @@ def batches(chosen: Sequence[EvalImage], size: int) -> Iterator[list[EvalImage]]
             yield of_tag[start : start + size]
 
 
+def per_request(pixels: Pixels) -> int:
+    """How many pictures of this size fit into one request, however badly they compress."""
+    encoded = 4 * (pixels.nbytes + PNG_FRAME) // 3
+    return max(1, min(MAX_ITEMS, MAX_BODY_BYTES // encoded))
+
+
 def generate(policy: Policy, batch: Sequence[EvalImage], seed: int) -> list[Pixels]:
     """RGB pictures (height, width, 3) of a batch, from each image's own noise."""
     noise = torch.stack([image.noise(policy.latent_shape, seed) for image in batch])
@@ -199,7 +209,7 @@ def _score(
         targets=[dict(image.prompt.target or {}) for image in batch],
         run_id=settings.run_id,
         group_id=f"{policy.name}/{tag}/{first.index}",
-        options=OPTIONS.get(reward),
+        options=dict(first.prompt.options) or OPTIONS.get(reward),
     )
     return client.score(request, timeout_s=TIMEOUT_S)
 

@@ -73,6 +73,7 @@ class Evaluation(_Stored):
     weights: dict[str, str]  # sha256 of every weight file of the model folder
     scorers: dict[str, str]
     versions: dict[str, str]
+    sampling: dict[str, Any] = {}  # what teacher and start were sampled with; empty: not recorded
     rows: dict[str, Row]
 
     def joined(self, other: Evaluation) -> Evaluation:
@@ -142,7 +143,8 @@ def load(path: Path) -> Evaluation:
         return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EvaluationError(
-            f"{path} does not exist; write it with: python -m trainer eval --model {path.parent}"
+            f"{path} does not exist; measure teacher and start as well with --all-rows, or once "
+            f"for all runs with: python -m trainer eval --model {path.parent} --config FILE"
         ) from None
     except (OSError, ValidationError) as error:
         raise EvaluationError(f"{path} is no evaluation this version reads: {error}") from error
@@ -161,7 +163,22 @@ def require_weights(evaluation: Evaluation, folder: Path, source: Path) -> None:
         raise EvaluationError(
             f"{source} was measured with other weights than {folder} holds "
             f"(differing: {', '.join(differing)}); restore the weights, or measure again with: "
-            f"python -m trainer eval --model {folder}"
+            f"python -m trainer eval --model {folder} --config FILE"
+        )
+
+
+def require_sampling(evaluation: Evaluation, now: Mapping[str, Any], source: Path) -> None:
+    """Refuse stored rows that were sampled otherwise than `now`, as far as that was recorded.
+
+    Raises:
+        EvaluationError: naming what differs, with both values.
+    """
+    then = evaluation.sampling
+    different = [f"{k}: {then[k]!r} there, {now[k]!r} here" for k in then if then[k] != now.get(k)]
+    if different:
+        raise EvaluationError(
+            f"teacher and start in {source} were sampled otherwise than this run would "
+            f"({'; '.join(different)}); measure them again with --all-rows"
         )
 
 

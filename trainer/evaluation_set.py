@@ -23,6 +23,7 @@ from trainer.errors import PromptError
 from trainer.groups import Prompt
 from trainer.prompts import OCR, read_prompt_set
 from trainer.randomness import normal
+from trainer.tiny.prompt_files import FOLDER
 from trainer.tiny.world import TAGS, sample_prompt, split
 
 TEXT = "text"
@@ -93,6 +94,26 @@ def read_prompts(path: Path) -> dict[str, tuple[Prompt, ...]]:
     return {tag: tuple(pool) for tag, pool in prompts.items()}
 
 
+def configured_prompts(sets: Sequence[PromptSet]) -> dict[str, tuple[Prompt, ...]]:
+    """A run's held-out prompts by tag, each judged as in its probe; the embedded world has more.
+
+    Prompts that people judge, or that have no tag, cannot be measured here and are left out.
+    """
+    if all(FOLDER in one.file.resolve().parents for one in sets):
+        return dict(embedded_prompts())
+    prompts: dict[str, list[Prompt]] = {}
+    for prompt in (prompt for one in sets for prompt in read_prompt_set(one)):
+        if prompt.target and prompt.tag:
+            prompts.setdefault(prompt.tag, []).append(prompt)
+    if not prompts:
+        names = ", ".join(str(one.file) for one in sets)
+        raise PromptError(
+            f"none of the held-out prompts ({names}) says what a picture should show; give some "
+            "that do with --prompts FILE"
+        )
+    return {tag: tuple(pool) for tag, pool in prompts.items()}
+
+
 def _from_metadata(metadata: Mapping[str, Any]) -> Prompt:
     tag, text = str(metadata["tag"]), str(metadata["prompt"])
     if tag == TEXT:
@@ -101,9 +122,11 @@ def _from_metadata(metadata: Mapping[str, Any]) -> Prompt:
 
 
 def fingerprint(prompts: Prompts) -> str:
-    """sha256 over tags, prompts and targets, in order: equal means the same evaluation."""
+    """sha256 over tags, prompts, targets and options, in order: equal means the same evaluation."""
     rows: Iterable[Any] = (
-        [p.tag, p.text, p.reward, dict(p.target or {})] for pool in prompts.values() for p in pool
+        [p.tag, p.text, p.reward, dict(p.target or {}), *([dict(p.options)] if p.options else [])]
+        for pool in prompts.values()
+        for p in pool
     )
     text = "\n".join(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)
     return hashlib.sha256(text.encode()).hexdigest()

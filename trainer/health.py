@@ -88,6 +88,12 @@ SIGNS = (
         "nearly all preferences are saturated and teach nothing; lower surrogate.beta",
     ),
     Sign(
+        "groups/missing_share",
+        0.5,
+        False,
+        "most pictures get no reward; their jobs say why, and so does the server's log",
+    ),
+    Sign(
         "groups/dead_share",
         0.9,
         False,

@@ -1,7 +1,8 @@
 """The held-out probe: a fixed small set of prompts and noise, scored while training goes on.
 
 Its score picks the generator that is kept. Scoring happens in a thread; a probe is skipped while
-the one before is still being scored. Refuses to influence training in any other way.
+the one before is still being scored. Refuses to influence training in any other way: a probe that
+could not be scored says so, and nothing else.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from itertools import groupby
 from typing import Any, Protocol
 
 from shared.client import build_request
+from shared.errors import RewardError
 from shared.schema import Job, ScoreRequest
 from trainer.config import Config
-from trainer.evaluate import second_opinion
+from trainer.evaluate import per_request, second_opinion
 from trainer.groups import Prompt
 from trainer.inflight import Pixels, RewardTraits, request_fields, to_pixels
 from trainer.lora_files import Lora
@@ -26,7 +28,6 @@ from trainer.randomness import normals
 from trainer.rollout import sampled
 from trainer.texts import TextCache
 
-MAX_ITEMS = 128  # images per request
 JUDGE = "judge"  # the second opinion that needs no server
 Scores = list[float | None]
 
@@ -42,7 +43,7 @@ class Probe:
     """A measured generator: mean score in all and per reward, NaN if nothing could be scored.
 
     error: standard error of the score. gap: mean score minus mean second opinion, over the images
-    that both judged; NaN without one.
+    that both judged; NaN without one. failure: why it could not be scored, if so.
     """
 
     iteration: int
@@ -52,6 +53,7 @@ class Probe:
     by_reward: dict[str, float] = field(default_factory=dict)
     error: float = 0.0
     gap: float = math.nan
+    failure: str = ""
 
     def as_good_as(self, best: float | None) -> bool:
         """Whether the score is within one standard error of the best so far.
@@ -107,21 +109,30 @@ class Heldout:
         trajectory = sampled(velocity, noise, condition, self._config.rollout)
         pixels = to_pixels(backbone.decode(trajectory.final))
         lora = self._networks.lora("generator_ema")
-        self._pending = self._thread.submit(self._measure, iteration, lora, pixels)
+        self._pending = self._thread.submit(self._measured, iteration, lora, pixels)
 
     def result(self, timeout_s: float = 0.0) -> Probe | None:
-        """The finished probe, once; None while there is none. Raises what scoring raised."""
+        """The finished probe, once; None while there is none."""
         if self._pending is None:
             return None
         if timeout_s == 0.0 and not self._pending.done():
             return None
-        probe = self._pending.result(timeout_s)
+        try:
+            probe = self._pending.result(timeout_s)
+        except TimeoutError:
+            return None
         self._pending = None
         return probe
 
     def close(self) -> None:
         """Gives up an unfinished probe."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _measured(self, iteration: int, lora: Lora, pixels: list[Pixels]) -> Probe:
+        try:
+            return self._measure(iteration, lora, pixels)
+        except RewardError as error:
+            return Probe(iteration, lora, pixels, math.nan, failure=str(error))
 
     def _measure(self, iteration: int, lora: Lora, pixels: list[Pixels]) -> Probe:
         samples = self._config.heldout.samples
@@ -131,8 +142,8 @@ class Heldout:
         at = 0
         for (name, _), group in groupby(shown, key=_request_key):
             prompts = list(group)
-            for first in range(0, len(prompts), MAX_ITEMS):
-                part = prompts[first : first + MAX_ITEMS]
+            for first in range(0, len(prompts), size := per_request(pixels[0])):
+                part = prompts[first : first + size]
                 images = pixels[at : at + len(part)]
                 at += len(part)
                 options = request_fields(part[0], self._rewards[name])

@@ -3,7 +3,8 @@
 Groups are submitted as soon as they are rolled out and handed back when scored, oldest first; a
 group whose score is slow (a person) is overtaken, never forgotten. A missing reward is NaN. What
 the server forgot is submitted again under its idempotency key. Refuses to hide a failure: an error
-of a thread is raised at the next call. Whether there is room for more is for the caller to ask.
+of a thread is raised where groups are collected, and so is a machine reward that scores nothing at
+all. Whether there is room for more is for the caller to ask.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from shared.client import build_request
 from shared.errors import JobNotFound
 from shared.schema import Job, ScoreRequest, WaitResult
 from shared.schema_ops import Info
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, UnscoredError
 from trainer.groups import Group, Prompt, ScoredGroup
 from trainer.shapes import Images
 
@@ -33,6 +34,7 @@ MACHINE_WAIT_S = 20.0  # a machine reward usually answers in the request that su
 POLL_S = 5.0
 PATIENCE_S = 5.0  # for groups that younger ones would overtake
 MAX_IDS = 1000  # per wait-for-many request
+UNSCORED = 64  # groups in a row without one score: no bad luck any more
 
 
 class RewardSource(Protocol):
@@ -109,11 +111,19 @@ class Waiting:
         return ScoredGroup.of(self.group, self.rewards or [])
 
 
+def _why_unscored(job: Job) -> str | None:
+    """Why a job that has ended has not one reward; None if it has, or if time ran out."""
+    errors = [item.error for item in job.data if item.error is not None]
+    scorers = [e for e in errors if e.code not in ("deadline", "cancelled")]
+    return f"{scorers[0].code}: {scorers[0].message}" if scorers and job.counts.ok == 0 else None
+
+
 @dataclass
 class _Shared:
     """State common to the threads, under one condition."""
 
     waiting: dict[int, Waiting] = field(default_factory=dict)
+    unscored: dict[str, int] = field(default_factory=dict)
     error: BaseException | None = None
     closing: bool = False
 
@@ -127,11 +137,13 @@ class InFlight:
         run_id: str,
         rewards: dict[str, RewardTraits],
         patience_s: float = PATIENCE_S,
+        unscored: int = UNSCORED,
     ) -> None:
         self._source = source
         self._run_id = run_id
         self._rewards = rewards
         self._patience_s = patience_s
+        self._unscored = unscored
         self._state = _Shared()
         self._changed = threading.Condition()
         self._submitters = ThreadPoolExecutor(SUBMITTERS, "submit")
@@ -144,7 +156,6 @@ class InFlight:
         """Sends a group to be scored; with `job_id` it was accepted before (a resumed run)."""
         entry = Waiting(group, pixels, job_id)
         with self._changed:
-            self._raise_failure()
             self._state.waiting[group.index] = entry
             self._changed.notify_all()
         if job_id is None:
@@ -238,10 +249,10 @@ class InFlight:
             raise self._state.error
 
     def _guarded(self, work: Callable[..., object], *args: object) -> None:
-        """Runs work in a thread; a failure is kept for the caller's next call."""
+        """Runs work in a thread; a failure is kept for who collects."""
         try:
             work(*args)
-        except BaseException as error:  # raised again in the caller's thread
+        except BaseException as error:  # raised again where the caller collects
             with self._changed:
                 if not self._state.closing:
                     self._state.error = self._state.error or error
@@ -274,7 +285,18 @@ class InFlight:
             entry.job_id = job.id
             if job.terminal:
                 entry.rewards = list(job.rewards)
+                self._watch(entry.group.prompt.reward, job)
             self._changed.notify_all()
+
+    def _watch(self, reward: str, job: Job) -> None:
+        """Counts a machine reward's groups in a row without a score; too many are a failure."""
+        why = None if self._rewards[reward].human else _why_unscored(job)
+        self._state.unscored[reward] = 0 if why is None else self._state.unscored.get(reward, 0) + 1
+        if self._state.unscored[reward] >= self._unscored:
+            self._state.error = self._state.error or UnscoredError(
+                f"the reward server scored not one picture of the last {self._unscored} groups for "
+                f"{reward!r}; it says: {why}. Nothing is lost: mend that, then --resume"
+            )
 
     def _poll(self) -> None:
         """Asks for all accepted and unscored jobs in one request, again and again."""

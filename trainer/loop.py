@@ -13,6 +13,7 @@ from rich.console import Console
 
 from shared.errors import RewardError
 from trainer.config import Config
+from trainer.errors import UnscoredError
 from trainer.health import image_statistics
 from trainer.heldout import Probe
 from trainer.inflight import to_pixels
@@ -25,6 +26,7 @@ from trainer.supply import await_scores, fill_window, replayed, roll_out
 from trainer.tdm_r1.state import Batch, Metrics
 
 PROBE_TIMEOUT_S = 600.0
+SHOWN = 8  # groups, and images of each: enough to see what goes on
 
 
 def train(
@@ -46,7 +48,7 @@ def train(
             try:
                 while run.progress < 1 and not interrupt.agreed(run.state.processes):
                     iterate(run, interrupt)
-            except RewardError:
+            except (RewardError, UnscoredError):
                 run.save()  # nothing is lost: the scores are asked for again after --resume
                 raise
         if run.progress < 1:
@@ -84,9 +86,11 @@ def how_to_resume(run: Run) -> str:
 
 
 def _show(run: Run, fresh: Batch) -> None:
-    """One row of images per group."""
-    pixels = to_pixels(run.state.backbone.decode(fresh.trajectory.final))
-    run.log.images("rollouts", pixels, fresh.size, run.iteration)
+    """One row of images per group, of some groups."""
+    final = fresh.trajectory.final
+    final = final.view(-1, fresh.size, *final.shape[1:])[:SHOWN, :SHOWN]
+    pixels = to_pixels(run.state.backbone.decode(final.flatten(0, 1)))
+    run.log.images("rollouts", pixels, final.shape[1], run.iteration)
 
 
 def _probe(run: Run, metrics: Metrics) -> None:
@@ -103,7 +107,9 @@ def _take_in(run: Run, probe: Probe) -> Metrics:
 
     Not while a collapse is suspected: the average over its weights hides that for a while.
     """
-    run.log.images("heldout", probe.pixels, 8, probe.iteration)
+    run.log.images("heldout", probe.pixels[: SHOWN**2], SHOWN, probe.iteration)
+    if probe.failure:
+        run.log.say(f"warning: the held-out probe was not scored: {probe.failure}")
     run.judge(probe)
     trusted = run.guard.healthy or run.best_score is None
     if trusted and probe.as_good_as(run.best_score):

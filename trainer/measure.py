@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -46,6 +47,18 @@ def student_lora(config: Config) -> Path | None:
     return config.model.student_lora or (own if own.is_dir() else None)
 
 
+def sampling(config: Config) -> dict[str, Any]:
+    """What decides the pictures of teacher and start beside the model's own weights and noise."""
+    start = student_lora(config)
+    return {
+        "resolution": config.model.resolution,
+        "max_sequence_length": config.model.max_sequence_length,
+        "flow_shift": config.rollout.flow_shift,
+        "guidance": config.generator.teacher_cfg,
+        "start": None if start is None else weight_hashes(start),
+    }
+
+
 def measure(plan: Plan, client: RewardClient, console: Console) -> tuple[Evaluation, list[Shot]]:
     """Measure the plan's rows with a progress bar; the shots show the other models as well."""
     networks = load_roles(plan)
@@ -64,6 +77,7 @@ def measure(plan: Plan, client: RewardClient, console: Console) -> tuple[Evaluat
             gallery,
             lambda count: bar.update(task, advance=count),
         )
+    result = result.model_copy(update={"sampling": sampling(plan.config)})
     for policy in policies.values():
         if policy not in measured:
             pose(policy, plan.prompts, settings, gallery)

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -22,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from trainer.inflight import Pixels
 
 FILE_NAME = "metrics.jsonl"
+THUMBNAIL = 128  # px
 HEARTBEAT = "heartbeat"  # touched as long as training goes on, or waits for scores
 SMOOTHING = 0.9
 PLAIN_EVERY_S = 10.0  # between lines where there is no terminal
@@ -36,8 +38,16 @@ SHOWN = {
 RAW = ("heldout/score", "inflight/groups")  # shown as they are, not smoothed
 
 
+def _thumbnail(image: Pixels) -> Pixels:
+    """The image with sides of at most THUMBNAIL: a run keeps hundreds of grids."""
+    small = Image.fromarray(image)
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return np.asarray(small)
+
+
 def grid(pixels: list[Pixels], columns: int) -> Pixels:
-    """Images of one size as one image, row by row, with a one-pixel gap."""
+    """Small versions of images of one size as one image, row by row, with a one-pixel gap."""
+    pixels = [_thumbnail(image) for image in pixels]
     height, width, _ = pixels[0].shape
     rows = math.ceil(len(pixels) / columns)
     shape = (rows * (height + 1) - 1, columns * (width + 1) - 1, 3)

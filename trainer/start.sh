@@ -16,12 +16,20 @@ fi
 if [ -n "${MODEL:-}" ]; then
     # A folder as it is; anything else is the id of a model on the hub, or in its mounted cache.
     [ -d "$MODEL" ] || MODEL=$(python -c \
-        'import huggingface_hub, sys; print(huggingface_hub.snapshot_download(sys.argv[1]))' "$MODEL")
+        "import huggingface_hub, sys; print(huggingface_hub.snapshot_download(sys.argv[1], \
+allow_patterns=['model_index.json', 'scheduler/*', 'text_encoder*/*', 'tokenizer*/*', \
+'transformer/*', 'vae/*'], ignore_patterns=['text_encoders/*']))" "$MODEL")
     set -- "$@" --model "$MODEL"
 fi
 if [ -n "${STUDENT_LORA:-}" ]; then
     set -- "$@" --set "model.student_lora=$STUDENT_LORA"
 fi
+if [ "${GPU_COUNT:-1}" = 1 ]; then
+    launch=python
+else
+    # Given as long to save the run as the container itself.
+    launch="torchrun --standalone --nproc-per-node gpu --shutdown-timeout 1800"
+fi
 # Words, not one word: TRAINER_ARGS="--set generator.lr=1e-4 --set groups.size=6".
 # shellcheck disable=SC2086
-exec python -m trainer train "$@" ${TRAINER_ARGS:-}
+exec $launch -m trainer train "$@" ${TRAINER_ARGS:-}

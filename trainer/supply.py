@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from shared.errors import RewardError
+from trainer.errors import UnscoredError
 from trainer.groups import Group, ScoredGroup
 from trainer.inflight import to_pixels
 from trainer.interrupt import Interrupt
@@ -102,31 +104,24 @@ def _fresh_noise(run: Run, keys: tuple[int, ...]) -> Tensor | None:
 def await_scores(run: Run, interrupt: Interrupt, metrics: Metrics) -> ScoredBatch | None:
     """Waits for a batch of scored groups; what is too old trains phi alone, beside them.
 
-    None if someone asked for a stop meanwhile.
+    None if someone asked for a stop meanwhile. What the reward server does to one process is raised
+    in all of them, so that they save the run together.
     """
-    wanted, idle = run.own_groups, 0
     taken: list[ScoredGroup] = []
     late: list[ScoredGroup] = []
-    start = time.monotonic()
+    start, failure = time.monotonic(), None
     try:
-        while len(taken) < wanted and not interrupt.requested:
-            missing = wanted - len(taken)
-            for scored in run.inflight.collect(missing, POLL_S):
-                (late if _is_late(run, scored.group) else taken).append(scored)
-            if len(taken) == wanted:
-                break
-            if _in_window(run) < wanted - len(taken):
-                roll_out(run, metrics, submit=True)
-            elif idle < run.config.groups.max_idle_updates and not taken:
-                idle += 1
-                _idle_update(run)
-            else:
-                run.log.waiting(run.iteration, run.inflight.count)
+        _take(run, interrupt, metrics, taken, late)
+    except (RewardError, UnscoredError) as error:
+        failure = error
     except BaseException:
         _put_back(run, taken + late)
         raise
-    if interrupt.agreed(run.state.processes):
+    failed = run.state.processes.any(failure is not None)
+    if interrupt.agreed(run.state.processes) or failed:
         _put_back(run, taken + late)
+        if failed:
+            raise failure or UnscoredError("another process of this run says what went wrong")
         return None
     metrics["time/rewards"] = time.monotonic() - start
     _note_staleness(run, taken, late, metrics)
@@ -136,6 +131,29 @@ def await_scores(run: Run, interrupt: Interrupt, metrics: Metrics) -> ScoredBatc
         scored_late = scored_batch(told, run.texts, run.state.backbone.device)
         run.method.update(None, scored_late, run.iteration, run.progress)
     return scored_batch(taken, run.texts, run.state.backbone.device)
+
+
+def _take(
+    run: Run,
+    interrupt: Interrupt,
+    metrics: Metrics,
+    taken: list[ScoredGroup],
+    late: list[ScoredGroup],
+) -> None:
+    """Fills `taken` with a batch, and `late` with what is too old for the generator."""
+    wanted, idle = run.own_groups, 0
+    while len(taken) < wanted and not interrupt.requested:
+        for scored in run.inflight.collect(wanted - len(taken), POLL_S):
+            (late if _is_late(run, scored.group) else taken).append(scored)
+        if len(taken) == wanted:
+            break
+        if _in_window(run) < wanted - len(taken):
+            roll_out(run, metrics, submit=True)
+        elif idle < run.config.groups.max_idle_updates and not taken:
+            idle += 1
+            _idle_update(run)
+        else:
+            run.log.waiting(run.iteration, run.inflight.count)
 
 
 def replayed(run: Run) -> ScoredBatch | None:
@@ -180,7 +198,8 @@ def batch_of(groups: Sequence[Group], texts: TextCache, device: torch.device) ->
         tuple(g.index for g in groups),
         len(groups[0].trajectory.final),
         texts.encode([g.prompt.text for g in groups]),
-        Trajectory.cat([g.trajectory for g in groups]).to(device),
+        # A resumed run's groups come from a file, into main memory.
+        Trajectory.cat([g.trajectory.to(device) for g in groups]),
     )
 
 

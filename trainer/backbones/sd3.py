@@ -66,7 +66,7 @@ class SD3Backbone:
         for encoder in self._text_encoders():
             encoder.to(device)
         config = pipeline.transformer.config
-        side = resolution // pipeline.vae_scale_factor if resolution else config.sample_size
+        side = _latent_side(resolution, pipeline) if resolution else config.sample_size
         self.latent_shape = (config.in_channels, side, side)
 
     def _text_encoders(self) -> list[torch.nn.Module]:
@@ -110,6 +110,19 @@ class SD3Backbone:
         decoded = torch.cat([vae.decode(part, return_dict=False)[0] for part in parts])
         images: Images = (decoded.float() / 2 + 0.5).clamp(0, 1)
         return images
+
+
+def _latent_side(resolution: int, pipeline: Any) -> int:
+    """Side of the latents of pictures of so many pixels."""
+    unit = pipeline.vae_scale_factor * pipeline.transformer.config.patch_size
+    if resolution % unit:
+        below = resolution // unit * unit
+        raise ModelError(
+            f"model.resolution = {resolution} is no multiple of {unit} px, the side of one patch "
+            f"of this model; use {below or unit} or {below + unit}"
+        )
+    side: int = resolution // pipeline.vae_scale_factor
+    return side
 
 
 def load_sd3(model: ModelConfig, compute: ComputeConfig) -> SD3Backbone:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from shared.client import RewardClient
-from trainer.config import Config, load_config
+from trainer.config import Config, load_config, with_overrides
 from trainer.evaluate import Settings
 from trainer.evaluation import (
     START,
@@ -18,12 +18,13 @@ from trainer.evaluation import (
     Evaluation,
     EvaluationError,
     load,
+    require_sampling,
     require_weights,
     save,
 )
 from trainer.evaluation import table as estimates
-from trainer.evaluation_set import embedded_prompts, fingerprint, read_prompts
-from trainer.measure import Plan, measure
+from trainer.evaluation_set import configured_prompts, fingerprint, read_prompts
+from trainer.measure import Plan, measure, sampling
 from trainer.report_tables import terminal_table
 from trainer.run import START_BUDGET_S, connect, read_run_id
 from trainer.run_folder import EVALUATION, read_config, save_shots, surrogate_lora, trained_lora
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to measure, how much of it, and where the scores come from."""
     defaults = Config()
     parser.add_argument("--model", type=Path, metavar="DIR", help="writes DIR/eval.json")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="how; with --run: as the run")
     parser.add_argument("--run", type=Path, metavar="RUN", help="a run's generator as well")
     parser.add_argument("--all-rows", action="store_true", help="with --run: every row again")
     parser.add_argument(
@@ -52,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--signs", type=int, default=500, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=50, metavar="N", help="images at once")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="JSONL instead of the world's")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="JSONL instead of the configured"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="instead of eval.json")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
 
@@ -63,6 +67,8 @@ def main(args: argparse.Namespace) -> int:
         raise EvaluationError("--surrogate needs the run that trained one; add --run RUN")
     if args.last and args.run is None:
         raise EvaluationError("--last needs the run whose last generator is meant; add --run RUN")
+    if args.config and args.run:
+        raise EvaluationError("a run is measured as it was trained; leave out --config")
     config, console = _config(args), Console()
     settings = Settings(
         images_per_tag=args.images_per_tag,
@@ -80,7 +86,11 @@ def main(args: argparse.Namespace) -> int:
         settings=settings,
         trained=trained_lora(args.run, last=args.last) if args.run else None,
         surrogate=surrogate_lora(args.run) if args.surrogate else None,
-        prompts=read_prompts(args.prompts) if args.prompts else embedded_prompts(),
+        prompts=(
+            read_prompts(args.prompts)
+            if args.prompts
+            else configured_prompts(config.heldout.prompts)
+        ),
     )
     with connect(args.server, config, args.budget) as client:
         result = measure_run(plan, args.run, client, console)
@@ -92,15 +102,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> Config:
-    if args.run is not None:
-        config = read_config(args.run)
-        if args.model is None:
-            return config
-        return config.model_copy(
-            update={"model": config.model.model_copy(update={"path": args.model})}
-        )
     short = [] if args.model is None else [f'model.path="{args.model}"']
-    return load_config(None, [*args.overrides, *short])
+    overrides = [*args.overrides, *short]
+    if args.run is not None:
+        return with_overrides(read_config(args.run), overrides)
+    return load_config(args.config, overrides)
 
 
 def evaluation_id(run: Path) -> str:
@@ -136,5 +142,6 @@ def stored_rows(plan: Plan) -> Evaluation:
     file = plan.config.model.path / EVALUATION
     stored = load(file)
     require_weights(stored, plan.config.model.path, file)
+    require_sampling(stored, sampling(plan.config), file)
     coming = {"seed": plan.settings.seed, "prompts_sha256": fingerprint(plan.prompts), "rows": {}}
     return stored.joined(stored.model_copy(update=coming))

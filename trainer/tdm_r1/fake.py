@@ -25,7 +25,7 @@ def update_fake(state: TrainState, fresh: Batch, iteration: int, progress: float
         role = f"fake.{update}"
         draw = state.draw(fresh, iteration, role, state.config.fake.t_range, shared=False)
         noised, total = state.target(draw), 0.0
-        for rows in state.micro_batches(fresh):
+        for rows in state.micro_batches(fresh.samples):
             v = velocity(noised.x_t[rows], noised.t[rows], condition.rows(rows))
             loss = losses.fake_loss(v, noised.v_star[rows], noised.weight[rows])
             loss = loss * (v.shape[0] / fresh.samples / state.processes.count)

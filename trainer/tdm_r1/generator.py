@@ -83,7 +83,7 @@ def _in_micro_batches(
     directions = _directions(state, draw, x_s, condition, rewarded, teacher)
     direction, force = _combine(state, directions)
     n, total = losses.normaliser(x0, directions.teacher), 0.0
-    for rows in state.micro_batches(fresh):
+    for rows in state.micro_batches(fresh.samples):
         x0, _ = _student(state, draw.rows(rows), condition.rows(rows))
         loss = losses.generator_loss(x0, direction[rows], n[rows])
         loss = loss * (x0.shape[0] / fresh.samples / state.processes.count)

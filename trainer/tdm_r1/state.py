@@ -7,7 +7,6 @@ know about files: `tensors` and `load_tensors` speak of names and tensors only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -166,12 +165,14 @@ class TrainState:
             draw.step, draw.e, draw.t, target.kind, importance_weight=target.importance_weight
         )
 
-    def micro_batches(self, batch: Batch) -> Iterator[slice]:
-        """Slices of samples, whole groups each, that one pass with gradient may hold."""
-        limit = self.config.compute.micro_batch or batch.samples
-        size = max(1, limit // batch.size) * batch.size
-        for start in range(0, batch.samples, size):
-            yield slice(start, min(start + size, batch.samples))
+    def micro_batches(self, samples: int, unit: int = 1) -> list[slice]:
+        """Slices of so many samples that one pass with gradient may hold, in whole `unit`s.
+
+        A single unit may be more than that.
+        """
+        limit = self.config.compute.micro_batch or samples
+        size = max(1, limit // unit) * unit
+        return [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training continues from: adapters, moments, smoothed norms."""

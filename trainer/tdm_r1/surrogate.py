@@ -19,6 +19,7 @@ from trainer.groups import Advantages, advantages
 from trainer.networks import Role
 from trainer.shapes import GroupValues, Latents, PerGroup, PerSample
 from trainer.tdm_r1 import losses
+from trainer.tdm_r1.passes import in_parts
 from trainer.tdm_r1.state import Draw, Metrics, ScoredBatch, TrainState
 from trainer.tdm_r1.targets import Noised
 
@@ -108,7 +109,7 @@ def preference_gradient(
     condition = batch.condition.repeat(batch.size)
     refs = look_up(noised.x_t, noised.t, condition)
     distances, totals, logits = [], torch.zeros(2), []
-    for rows in state.micro_batches(batch):
+    for rows in state.micro_batches(batch.samples, batch.size):
         d, d_ref, parts, s = _backward(
             state, role, noised, draw, refs, condition, said, rows, factor
         )
@@ -146,11 +147,32 @@ def _backward(
     factor: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, PerGroup]:
     """Adds the gradient of the groups in `rows`; (d, d_ref, [preference, kl], S_g) of them."""
+    network = state.networks.velocity(role)
+
+    def passed(part: slice) -> Latents:
+        own = slice(rows.start + part.start, rows.start + part.stop)
+        return network(noised.x_t[own], noised.t[own], condition.rows(own))
+
+    with in_parts(passed, state.micro_batches(rows.stop - rows.start)) as v:
+        loss, parts, d, d_ref, logits = _loss(state, noised, draw, refs, said, rows, v)
+        torch.autograd.backward(factor * loss)
+    return d, d_ref, parts, logits
+
+
+def _loss(
+    state: TrainState,
+    noised: Noised,
+    draw: Draw,
+    refs: References,
+    said: Preferences,
+    rows: slice,
+    v: Latents,
+) -> tuple[torch.Tensor, torch.Tensor, GroupValues, GroupValues, PerGroup]:
+    """Eq. 9 and the anchor for whole groups' `v`; (loss, [preference, kl], d, d_ref, S_g)."""
     config = state.config.surrogate
     advantage, size = said.advantage, said.advantage.values.shape[1]
     part = slice(rows.start // size, rows.stop // size)
     weight = _weights(noised.weight[rows], config)
-    v = state.networks.velocity(role)(noised.x_t[rows], noised.t[rows], condition.rows(rows))
     v_star, reference = noised.v_star[rows], refs.reference[rows]
     d = losses.denoising_distance(v, v_star, weight).view(-1, size)
     d_ref = losses.denoising_distance(reference, v_star, weight).view(-1, size)
@@ -167,9 +189,8 @@ def _backward(
         share = valid.sum() / said.valid
         anchor = losses.anchor_loss(v, refs.anchor[rows], valid.flatten()) * share
         loss = loss + config.kl * anchor
-    torch.autograd.backward(factor * loss)
     parts = torch.stack([preference.detach().cpu(), anchor.detach().cpu()])
-    return d, d_ref, parts, logits
+    return loss, parts, d, d_ref, logits
 
 
 @torch.no_grad()
