@@ -12,6 +12,9 @@ import pytest
 
 from shared.client import RewardClient
 from tests.evaluation_setup import FunctionAsServer
+from tests.server_setup import free_port
+from trainer.cli import main
+from trainer.config import Config, load_config, with_overrides
 from trainer.doctor import (
     NEEDED,
     Finding,
@@ -26,6 +29,7 @@ from trainer.doctor import (
     weights_finding,
     worst,
 )
+from trainer.doctor_config import config_findings
 from trainer.evaluation import Evaluation, save, weight_hashes
 
 URL = "http://127.0.0.1:8000"
@@ -152,6 +156,37 @@ def test_the_whole_examination_here_finds_this_python_and_its_packages(tmp_path:
     assert {by_name[name] for name in ("python", *NEEDED)} == {"ok"}
     assert by_name["server"] == by_name["rewards"] == "ok"
     assert "port" not in by_name, "a port that a server answers on is not meant to be free"
+
+
+def said(config: Config, known: dict[str, str] | None = None) -> dict[str, Finding]:
+    return {finding.what: finding for finding in config_findings(config, known)}
+
+
+def test_what_a_configuration_lacks_is_named(tmp_path: Path) -> None:
+    shapes = {"counting": "counting/shapes@1", "ocr": "ocr/1"}
+    tiny = load_config("trainer/configs/tiny.toml")
+    assert {f.status for f in config_findings(tiny, shapes)} == {"ok"}
+    assert "no reward 'ocr'" in said(tiny, {"counting": "counting/shapes@1"})["rewards"].text
+    photos = load_config("trainer/configs/sd35-medium.toml")
+    found = said(photos, shapes)
+    assert found["prompts"].text.startswith("1940 to train on")
+    assert found["student_lora"].status == "fail"
+    assert "'a photo of" in found["counting"].text and "README" in found["counting"].remedy
+    assert "counting" not in said(photos, {"counting": "counting/PekingU/rtdetr_r50vd"})
+    assert said(load_config(None))["student"].status == "warn"
+    assert said(load_config(None))["prompts"].status == "fail"
+    absent = with_overrides(tiny, [f'prompts.0.file="{tmp_path / "absent.jsonl"}"'])
+    assert "absent.jsonl" in said(absent)["prompts"].text
+
+
+def test_the_command_examines_the_configuration_it_is_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    assert main(["doctor", "--config", "trainer/configs/sd35-medium.toml", "--server", nobody]) == 1
+    out = capsys.readouterr().out
+    assert "models/stable-diffusion-3.5-medium is no pipeline folder" in " ".join(out.split())
+    assert "1940 to train on" in out
 
 
 def test_the_worst_finding_decides() -> None:
