@@ -26,6 +26,8 @@ from reward_server.api import (
 from reward_server.api.middleware import BodyLimit, RequestLog
 from reward_server.service import Service
 from shared.schema import Problem, ScoreRequest
+from shared.schema_flow_factory import ComputeRequest
+from shared.schema_labels import GoldRequest
 
 DESCRIPTION = """Scores images by OCR, by counting and by people.
 
@@ -77,7 +79,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
         )
         schemas = document["components"]["schemas"]
-        for model in (ScoreRequest, Problem):
+        for model in (ScoreRequest, ComputeRequest, GoldRequest, Problem):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema

@@ -99,8 +99,7 @@ class Ballot:
         if before is not None:
             return _repeated(row, before)
         lease = self._leases.get(row.assignment)
-        mine = lease is not None and lease.worker == self._worker
-        if lease is None or not mine or not secrets.compare_digest(lease.token, row.token):
+        if lease is None or lease.worker != self._worker or not _fits(lease, row):
             return _result(row, "refused", "this is no lease of yours; claim again")
         if lease.label is not None:
             return _result(row, "refused", f"labelled already: {lease.label!r}")
@@ -130,6 +129,11 @@ class Ballot:
         lease.state, lease.label, lease.client_label_id = state, row.label, row.client_label_id
         self._known[row.client_label_id] = lease
         self.labelled.append((lease, row))
+
+
+def _fits(lease: Lease, row: SubmitRow) -> bool:
+    # As bytes: anything may be sent, and only ASCII texts can be compared as they are.
+    return secrets.compare_digest(lease.token.encode(), row.token.encode())
 
 
 def _state(label: Label) -> LeaseState:

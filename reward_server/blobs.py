@@ -38,7 +38,7 @@ class Blobs:
             OSError: the disk is full or not writable; nothing is left behind.
         """
         sha256 = sha256_hex(data)
-        if self.touch(sha256):
+        if self.touch(sha256, len(data)):
             return sha256
         path = self.path(sha256)
         path.parent.mkdir(exist_ok=True)
@@ -50,18 +50,27 @@ class Blobs:
                     file.flush()
                     os.fsync(file.fileno())
             Path(scratch).replace(path)
+            if self._sync:
+                # Its name, and that of its folder, which may be new.
+                _flush(path.parent)
+                _flush(self.root)
         except BaseException:
             Path(scratch).unlink(missing_ok=True)
             raise
         return sha256
 
-    def touch(self, sha256: str) -> bool:
-        """Whether an image is stored; if so it counts as new, and ``remove`` leaves it alone."""
+    def touch(self, sha256: str, size: int) -> bool:
+        """Whether an image of ``size`` bytes is stored whole.
+
+        If so it counts as new, and ``remove`` leaves it alone. A power failure may leave a file
+        that was not flushed empty or cut short: that one is to be put again.
+        """
+        path = self.path(sha256)
         try:
-            os.utime(self.path(sha256))
+            os.utime(path)
+            return path.stat().st_size == size
         except FileNotFoundError:
             return False
-        return True
 
     def remove(self, sha256: str, unused_s: float) -> bool:
         """Delete an image that was neither put nor touched for ``unused_s`` seconds."""
@@ -85,3 +94,12 @@ class Blobs:
             FileNotFoundError: nothing is.
         """
         return self.path(sha256).read_bytes()
+
+
+def _flush(folder: Path) -> None:
+    """Have the disk know the names in a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -21,6 +21,8 @@ TOTALS: Final = {
     "items": "Images accepted by all servers",
     "bytes": "Bytes of accepted request bodies",
 }
+METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""Methods that are counted by name: whoever asks may make up others, and each would be kept."""
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -52,7 +54,8 @@ class Metrics:
 
     def answered(self, method: str, route: str, code: int, seconds: float) -> None:
         """Count one answered request; ``route`` is the template, not the path."""
-        self._requests.labels(method, route, str(code)).inc()
+        known = method if method in METHODS else "other"
+        self._requests.labels(known, route, str(code)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def webhook(self, name: str, outcome: str) -> None:

@@ -39,6 +39,8 @@ AWAY_S: Final = 1.0
 LEASE_S: Final = 120.0
 """Shortest lease: a dead process is noticed anyway, and a busy machine is no hung scorer."""
 NICENESS: Final = 5
+PIXELS_AT_ONCE: Final = 2**25
+"""Decoded before they are scored: 100 MB, while a batch of the largest images has 1.6 GB."""
 
 log = structlog.get_logger()
 
@@ -141,12 +143,18 @@ def score(
     """Outcomes of a batch; whatever goes wrong with one item stays with that item."""
     outcomes: dict[int, Outcome] = {}
     ready: dict[int, ScorerItem[Any, Any]] = {}
+    pixels = 0
     for lease in batch:
         prepared = _prepare(scorer, lease, blobs)
         if isinstance(prepared, Failed):
             outcomes[lease.item] = prepared
-        else:
-            ready[lease.item] = prepared
+            continue
+        ready[lease.item] = prepared
+        height, width, _ = prepared.image.shape
+        pixels += height * width
+        if pixels >= PIXELS_AT_ONCE:
+            outcomes |= _run(scorer, ready)
+            ready, pixels = {}, 0
     outcomes |= _run(scorer, ready)
     return [(lease, outcomes[lease.item]) for lease in batch]
 
@@ -168,6 +176,9 @@ def _prepare(
         return Failed(why, "image_missing")
     except ValidationError as error:
         return Failed(f"target or options: {error.errors()[0]['msg']}")
+    except Exception as error:
+        log.error("item_failed", reward=scorer.name, item=lease.item, exc_info=True)
+        return Failed(f"{type(error).__name__}: {error}")
 
 
 def _run(scorer: Scorer[Any, Any], items: Mapping[int, ScorerItem[Any, Any]]) -> dict[int, Outcome]:

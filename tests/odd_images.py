@@ -100,6 +100,7 @@ REFUSED = {
     "profile bomb": png(
         8, 8, 8, 2, png_chunk(b"iCCP", b"k\0\0" + zlib.compress(b"\0" * 2**27)), _rgb16()[33:]
     ),
+    "exif cut short": png(SIDE, SIDE, 16, 2, png_chunk(b"eXIf", b"II*\0"), _rgb16()[33:]),
     "pixel bomb": png(4096, 4096, 8, 2, png_chunk(b"IDAT", zlib.compress(b"\0" * 2**20))),
 }
 """Files that have none."""

@@ -126,3 +126,23 @@ def test_a_batch_that_takes_long_is_one_job_however_often_it_is_asked_for(
         eventually(lambda: client.get("/info").json()["pending"]["human"] == 0)
         answer = client.post("/flow-factory/human/compute", json=body)
         assert (answer.status_code, answer.json()["rewards"]) == (200, [1.0, 1.0])
+
+
+def test_a_batch_that_always_takes_long_is_answered_each_time_it_is_asked_for(
+    tmp_path: Path, database: str
+) -> None:
+    """Its job may end between two tries; and the batch may be asked for again after its answer."""
+    body = {"prompt": PROMPTS[:1], "image": [to_b64(picture(1))]}
+    with inside(tmp_path, machine_wait_s=0.05, database=database) as client:
+        answered = []
+        for number in range(1, 4):
+            for _ in range(2):
+                assert client.post("/flow-factory/ocr/compute", json=body).status_code == 503
+            newest, *_ = known = client.get("/jobs").json()["jobs"]
+            assert len(known) == number
+            client.post(f"/jobs/{newest['id']}/cancel")
+            answer = client.post("/flow-factory/ocr/compute", json=body)
+            assert answer.status_code == 200 and "job cancelled" in answer.json()["error"]
+            assert answer.json()["job"] == newest["id"]
+            answered.append(newest["id"])
+    assert len(set(answered)) == 3

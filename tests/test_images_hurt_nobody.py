@@ -16,6 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reward_server import worker
+from reward_server.blobs import Blobs
+from reward_server.scorers import Failed, Outcome, Scored
+from reward_server.scorers.ocr import OcrScorer
+from reward_server.store.leases import MachineLease
 from shared.images import MAX_SIDE, ImageError, decode, probe, sha256_hex, to_b64
 from tests.odd_images import RAMP, READABLE, REFUSED, any_file, texts
 from tests.server_setup import Server
@@ -81,6 +86,56 @@ def test_the_largest_files_are_read_and_bombs_refused_within_a_bound() -> None:
     *said, grown_mib = done.stdout.splitlines()
     assert len(said) == 8 and sum("(4096, 4096, 3)" in line for line in said) == 4, said
     assert int(grown_mib) < 512
+
+
+class _Counts:
+    """A scorer that notes how many images it is given at once."""
+
+    name, model = "counts", "counts"
+    target, options = OcrScorer.target, OcrScorer.options
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def score(self, batch: list[Any]) -> list[Outcome]:
+        self.batches.append(len(batch))
+        return [Scored(1.0) for _ in batch]
+
+
+def score_files(scorer: _Counts, folder: Path, files: list[bytes]) -> list[Outcome]:
+    """What a scorer process makes of a micro-batch of these files."""
+    blobs = Blobs(folder)
+    leases = [
+        MachineLease(i, "t", i, "j", "counts", "a", blobs.put(one), {"text": "A"}, None)
+        for i, one in enumerate(files)
+    ]
+    return [outcome for _, outcome in worker.score(scorer, leases, blobs)]
+
+
+def test_a_scorer_process_survives_an_image_that_fails_in_a_way_nobody_foresaw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(data: bytes) -> Any:
+        if data == READABLE["jpeg"]:
+            raise RuntimeError("a decoder's own failure")
+        return decode(data)
+
+    monkeypatch.setattr(worker, "decode", broken)
+    files = [READABLE["webp"], READABLE["jpeg"], READABLE["png rgba"]]
+    good, bad, also_good = score_files(_Counts(), tmp_path, files)
+    assert isinstance(good, Scored) and isinstance(also_good, Scored)
+    assert isinstance(bad, Failed) and bad.message == "RuntimeError: a decoder's own failure"
+
+
+def test_large_images_are_scored_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "PIXELS_AT_ONCE", 2 * 32 * 32)
+    scorer = _Counts()
+    files = [READABLE["webp"], READABLE["png rgba"], b"none", READABLE["jpeg"], READABLE["jpeg"]]
+    outcomes = score_files(scorer, tmp_path, [*files, READABLE["webp"]])
+    assert [isinstance(one, Scored) for one in outcomes] == [True, True, False, True, True, True]
+    assert scorer.batches == [2, 2, 1]
 
 
 def score(server: Server, images: list[dict[str, Any]]) -> list[dict[str, Any]]:

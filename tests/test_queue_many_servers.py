@@ -15,8 +15,8 @@ from sqlalchemy import Connection, func, select
 from reward_server.queue import Blob, Kind, NewItem, NewJob, Rules
 from reward_server.scorers import Scored
 from reward_server.store import Store, claims, jobs, labels, leases
-from reward_server.store.locks import lock_name
-from reward_server.store.tables import assignment
+from reward_server.store.locks import lock_items, lock_jobs, lock_name
+from reward_server.store.tables import assignment, job
 from shared.schema_labels import SubmitRow
 
 IMAGES = [Blob(f"{i:064x}", "image/png", 1, 8, 8) for i in range(12)]
@@ -76,21 +76,22 @@ def machine(name: str, *, dies: bool = False) -> Callable[[Store], int]:
     return work
 
 
+def liked(lease: claims.HumanLease) -> SubmitRow:
+    return SubmitRow(
+        assignment=str(lease.assignment),
+        token=lease.token,
+        label="like",
+        client_label_id=f"click-{lease.assignment}",
+    )
+
+
 def person(name: str) -> Callable[[Store], int]:
     def work(store: Store) -> int:
         counted, idle = 0, 0
         while idle < 60:
             found = store.write(claims.claim, name, 4, 1000.0, 30.0)
             idle = 0 if found else idle + 1
-            rows = [
-                SubmitRow(
-                    assignment=str(one.assignment),
-                    token=one.token,
-                    label="like",
-                    client_label_id=f"click-{one.assignment}",
-                )
-                for one in reversed(found)
-            ]
+            rows = [liked(one) for one in reversed(found)]
             results, _ = store.write(labels.submit, name, rows, 1000.0, 0.0)
             counted += sum(result.outcome == "counted" for result in results)
         return counted
@@ -158,5 +159,32 @@ def test_one_server_sweeps_at_a_time_and_a_dead_one_is_replaced(database: str) -
 
     assert first.write(while_sweeping) == []
     assert second.write(leases.sweep, 2000.0, 0.0) == ["machine-0"]
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_weighed_job_ends_without_waiting_for_who_waits_for_it(database: str) -> None:
+    """Somebody undoes a label: they hold its item, and are about to hold its job."""
+    first, second = Store(database), Store(database)
+    items = [NewItem(prompt=f"picture {i}", image=IMAGES[i]) for i in range(2)]
+    new = NewJob("job", "human", "human", "m", items, "f", None, 0, weights="reliability")
+    first.write(jobs.accept, new, 1000.0, 10**6)
+    leased = first.write(claims.claim, "ann", 2, 1000.0, 30.0)
+    judged, last = (liked(one) for one in leased)
+    first.write(labels.submit, "ann", [judged], 1000.0, 0.0)
+
+    def while_undoing(connection: Connection) -> str:
+        held = select(assignment.c.item_id).where(assignment.c.id == leased[0].assignment)
+        lock_items(connection, connection.execute(held).scalars())
+        second.write(labels.submit, "ann", [last], 1000.0, 0.0)
+        lock_jobs(connection, ["job"])
+        return str(connection.execute(select(job.c.status)).scalar_one())
+
+    assert first.write(while_undoing) == "running"
+    assert second.write(leases.sweep, 1000.0, 0.0) == ["job"]
+    (record,) = first.read(jobs.load, ["job"])
+    assert record.job.status == "succeeded" and record.job.value_sum == 2.0
+    assert all("unweighted" in one.detail for one in record.items)
     first.close()
     second.close()

@@ -148,7 +148,8 @@ def test_a_late_label_is_kept_but_not_counted_once_the_slot_is_gone(store: Store
 
 
 @pytest.mark.parametrize(
-    "change", [{"token": "forged"}, {"assignment": "999"}, {"assignment": "x"}]
+    "change",
+    [{"token": "forged"}, {"token": "gefälscht"}, {"assignment": "999"}, {"assignment": "x"}],
 )
 def test_only_the_live_token_of_ones_own_lease_counts(store: Store, change: dict) -> None:
     ask(store, 1, Rules())

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from reward_server.api.middleware import SMALL_BODY_BYTES
 from shared.images import sha256_hex
 from shared.schema import MAX_BODY_BYTES
 from tests.server_setup import ask_people, claim, inside, items, job_of, label, picture
@@ -244,6 +245,30 @@ def test_a_body_beyond_the_limit_is_cut_off_while_it_streams(client: TestClient)
 
     answer = client.post("/score", content=flood(), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/label/claim"),
+        ("POST", "/jobs/wait"),
+        ("PATCH", "/jobs/job_x"),
+        ("PATCH", "/campaigns/run"),
+    ],
+)
+def test_a_body_without_images_is_cut_off_early(client: TestClient, method: str, path: str) -> None:
+    body = b"[" + b" " * SMALL_BODY_BYTES
+
+    def pieces() -> Iterator[bytes]:
+        yield from (body[at : at + 2**16] for at in range(0, len(body), 2**16))
+
+    for content in (body, pieces()):
+        headers = {"Content-Type": "application/json"}
+        answer = client.request(method, path, content=content, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+        assert f"limit here is {SMALL_BODY_BYTES}" in answer.json()["detail"]
+    assert client.post("/golds", content=body).status_code == 415
+    assert client.post("/flow-factory/ocr/compute", content=body).status_code == 415
 
 
 def test_a_text_that_not_every_database_keeps_is_refused_by_all(client: TestClient) -> None:

@@ -41,6 +41,8 @@ def test_requests_are_counted_by_route_not_by_path(tmp_path: Path) -> None:
         client.get("/jobs/job_x")
         client.get("/nowhere")
         client.post("/score/nope", json={"items": items(1)})
+        for made_up in ("BREW", "PROPFIND"):
+            client.request(made_up, "/nowhere")
         told = scrape(client)
     name = "reward_http_requests_total"
     assert told[name, "200", "GET", "/jobs/{job_id}"] == 1
@@ -48,6 +50,7 @@ def test_requests_are_counted_by_route_not_by_path(tmp_path: Path) -> None:
     assert told[name, "202", "POST", "/score/{reward}"] == 1
     assert told[name, "404", "POST", "/score/{reward}"] == 1
     assert told[name, "404", "GET", "unknown"] == 1
+    assert told[name, "404", "other", "unknown"] == 2
     assert told["reward_http_request_seconds_count", "/jobs/{job_id}"] == 2
 
 

@@ -111,6 +111,9 @@ def test_keys_open_what_their_scopes_say_until_revoked(tmp_path: Path, command: 
             ).status_code
 
         assert client.post("/score/human", json=body).status_code == 401
+        for path in ("/score", "/golds", "/flow-factory/ocr/compute"):
+            unread = client.post(path, content=b"{", headers={"Content-Type": "application/json"})
+            assert unread.status_code == 401
         assert (ask("/score/human", "score"), ask("/score/human", "label")) == (202, 403)
         assert (ask("/label/claim", "label"), ask("/label/claim", "score")) == (200, 403)
         assert client.get("/labels/export").status_code == 401

@@ -1,16 +1,22 @@
-"""Promise: kill -9 in mid-load loses nothing that was accepted and doubles no vote."""
+"""Promise: kill -9 in mid-load loses nothing that was accepted and doubles no vote; an image that a
+power failure cut short is taken anew, and with full durability none is.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 
+from reward_server.blobs import Blobs
 from shared.client import build_request
-from tests.server_setup import Server, items, running, sign
+from shared.images import sha256_hex
+from tests.server_setup import Server, inside, items, picture, running, sign
 
 GROUPS, G, KILLS = 12, 4, 3
 
@@ -99,3 +105,34 @@ def ask(http: httpx.Client, path: str, body: object) -> dict:
 def exported(server: Server) -> list[str]:
     text = httpx.get(f"{server.url}/labels/export", trust_env=False, timeout=60).text
     return [line for line in text.splitlines() if '"counted": true' in line]
+
+
+def test_with_full_durability_an_image_and_its_name_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+
+    def fsync(handle: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{handle}").readlink())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    Blobs(tmp_path).put(b"one")
+    assert flushed == []
+    blobs = Blobs(tmp_path, sync=True)
+    folder = blobs.path(blobs.put(b"another")).parent
+    file, *folders = flushed
+    assert file.parent == folder and folders == [folder, tmp_path]
+
+
+def test_an_image_that_was_cut_short_is_put_again(tmp_path: Path) -> None:
+    name = sha256_hex(picture(1))
+    named = {"items": [{"prompt": "a", "image": {"sha256": name}}]}
+    with inside(tmp_path) as client:
+        url = f"/images/sha256-{name}"
+        assert client.put(url, content=picture(1)).status_code == 201
+        os.truncate(tmp_path / "blobs" / name[:2] / name, 10)
+        (missing,) = client.post("/score/human", json=named).json()["data"]
+        assert missing["error"]["code"] == "image_missing"
+        assert client.put(url, content=picture(1)).is_success
+        assert client.get(url).content == picture(1)
+        assert client.post("/score/human", json=named).json()["counts"]["pending"] == 1

@@ -218,6 +218,18 @@ def test_pauses_grow_to_an_hour(store: Store) -> None:
         assert 0.8 * usual <= pause <= 1.2 * usual
 
 
+def test_a_message_written_while_its_endpoint_was_revoked_is_never_sent(store: Store) -> None:
+    store.write(outbox.create, "team", "http://127.0.0.1:9/", 0.0)
+    bad = NewItem("a", error=("image_undecodable", "bad"))
+    new = NewJob("j", "human", "human", "m", [bad], "f", None, 0, webhook="team")
+    store.write(jobs.accept, new, 0.0, 1)
+    message = store.read(lambda c: c.execute(select(tables.outbox)).mappings().one())
+    assert store.write(outbox.revoke, "team", 1.0)
+    store.write(lambda c: c.execute(tables.outbox.insert(), [dict(message)]))
+    assert store.write(outbox.take, "team", 2.0, 8) == []
+    assert store.read(outbox.due, 2.0) == []
+
+
 def test_gone_means_never_again(
     tmp_path: Path, clock: HandClock, receiver: Receiver, register: Register
 ) -> None:

@@ -8,11 +8,10 @@ from itertools import chain
 from trainer.config import Config, PromptSet
 from trainer.doctor import Finding
 from trainer.errors import TrainerError
-from trainer.evaluation_set import COUNTING
+from trainer.evaluation_set import COUNTING, of_the_embedded_world
 from trainer.groups import Prompt
 from trainer.lora_files import read_lora
 from trainer.prompts import read_prompt_set
-from trainer.tiny.scenes import SHAPES
 
 BY_SHAPE = "counting/shapes"  # how a server names the scorer of the embedded world
 
@@ -64,10 +63,8 @@ def _unseen(prompts: Iterator[Prompt], known: Mapping[str, str]) -> Iterator[Fin
     if not known.get(COUNTING, "").startswith(BY_SHAPE):
         return
     for prompt in prompts:
-        asked = (prompt.target or {}).get("include", ()) if prompt.reward == COUNTING else ()
-        for clause in asked:
-            if clause["class"] not in SHAPES:
-                text = f"counting knows shapes alone, and {prompt.text!r} asks for something else"
-                remedy = "start the server with a detector for photographs, see README"
-                yield Finding("fail", "counting", text, remedy)
-                return
+        if prompt.reward == COUNTING and not of_the_embedded_world(prompt):
+            text = f"counting knows shapes alone, and {prompt.text!r} asks for something else"
+            remedy = "start the server with a detector for photographs, see README"
+            yield Finding("fail", "counting", text, remedy)
+            return

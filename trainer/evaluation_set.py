@@ -24,6 +24,7 @@ from trainer.groups import Prompt
 from trainer.prompts import OCR, read_prompt_set
 from trainer.randomness import normal
 from trainer.tiny.prompt_files import FOLDER
+from trainer.tiny.scenes import SHAPES
 from trainer.tiny.world import TAGS, sample_prompt, split
 
 TEXT = "text"
@@ -112,6 +113,11 @@ def configured_prompts(sets: Sequence[PromptSet]) -> dict[str, tuple[Prompt, ...
             "that do with --prompts FILE"
         )
     return {tag: tuple(pool) for tag, pool in prompts.items()}
+
+
+def of_the_embedded_world(prompt: Prompt) -> bool:
+    """Whether a prompt asks for the embedded world's shapes alone, if for any objects."""
+    return all(one["class"] in SHAPES for one in (prompt.target or {}).get("include", ()))
 
 
 def _from_metadata(metadata: Mapping[str, Any]) -> Prompt:

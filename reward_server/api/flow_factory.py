@@ -14,13 +14,21 @@ from typing import Final
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
-from reward_server.api.intake import Intake, check_fields, choose_reward
-from reward_server.api.jobs import view, view_when_over
+from reward_server.api.intake import (
+    Intake,
+    check_fields,
+    choose_reward,
+    json_body,
+    parse_json,
+    stored_key,
+)
+from reward_server.api.jobs import view_when_over
 from reward_server.api.ops import readyz
 from reward_server.api.problems import ApiError, invalid
 from reward_server.api.score import accept
 from reward_server.api.security import Caller, Requester, Sender, Services
 from reward_server.service import Reward, Service
+from reward_server.store import jobs
 from shared.adapters import TARGETS, no_target
 from shared.schema import ImageRef, Job, Json, ScoreItem, ScoreRequest
 from shared.schema_flow_factory import ComputeHealth, ComputeRequest, ComputeResult, metadata_of
@@ -36,16 +44,16 @@ async def health(reward: str, service: Services, caller: Requester) -> ComputeHe
     return ComputeHealth()
 
 
-@router.post("/compute", response_model=ComputeResult)
+@router.post("/compute", response_model=ComputeResult, openapi_extra=json_body(ComputeRequest))
 async def compute(
     reward: str,
-    ask: ComputeRequest,
     request: Request,
     service: Services,
     caller: Sender,
 ) -> ComputeResult:
     """Score a batch; ``error`` if any image has no reward, 503 to ask again if it takes longer."""
     chosen = choose_reward(service, reward, None)
+    ask = await parse_json(request, ComputeRequest)
     intake = Intake(_score_request(chosen, ask), {}, request.state.body_bytes)
     check_fields(chosen, intake.request)
     job = await _answered(service, chosen, intake, caller, request)
@@ -88,14 +96,14 @@ async def _answered(
     """
     # People are known to be asked the same by the request itself.
     key = None if reward.kind == "human" else _key(reward, intake.request)
-    job_id, replayed = await accept(service, reward, intake, caller, key)
-    if key and replayed and (await view(service, job_id, request)).terminal:
-        # No retry, but the same batch anew.
-        job_id, _ = await accept(service, reward, intake, caller, None)
+    job_id, _ = await accept(service, reward, intake, caller, key)
     job = await view_when_over(service, job_id, service.settings.machine_wait_s, request)
     if not job.terminal:
         text = f"job {job_id} is not over yet; the same request again goes on waiting for it"
         raise ApiError(503, text, retry_after=1)
+    if key is not None:
+        # This was its answer: the same batch from now on is no retry, but the batch anew.
+        await service.write(jobs.forget_key, stored_key(caller.name, key), job.id)
     return job
 
 

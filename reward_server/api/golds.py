@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from sqlalchemy import Connection
 
-from reward_server.api.intake import store_image
+from reward_server.api.intake import json_body, parse_json, store_image
 from reward_server.api.problems import ApiError
 from reward_server.api.security import Manager, Services
 from reward_server.labeling import labeling_now
@@ -28,26 +28,30 @@ from shared.schema_labels import (
 router: Final = APIRouter(tags=["labeling"])
 
 
-@router.post("/golds", response_model=GoldReceipt)
-async def add(ask: GoldRequest, service: Services, caller: Manager) -> GoldReceipt:
+@router.post("/golds", response_model=GoldReceipt, openapi_extra=json_body(GoldRequest))
+async def add(request: Request, service: Services, caller: Manager) -> GoldReceipt:
     """Add pictures whose answer is known; all of them, or none if one cannot be used."""
+    ask = await parse_json(request, GoldRequest)
     checked = await service.run(_checked, service, ask.golds)
     return await service.write(_add, checked, service.clock())
 
 
 def _checked(service: Service, asked: list[NewGold]) -> list[golds.Gold]:
-    found = []
+    files = []
     for at, one in enumerate(asked):
         if one.image.b64 is None:
             raise ApiError(422, f"golds[{at}].image: send it as b64")
         try:
             data = from_b64(one.image.b64)
             decode(data)
-            image = store_image(service, data)
         except ImageError as error:
             raise ApiError(422, f"golds[{at}].image: {error}") from None
-        found.append(golds.Gold(one.prompt, image, one.answer, one.instruction))
-    return found
+        files.append(data)
+    # Not one is stored before all can be used: nothing would ever purge its file.
+    return [
+        golds.Gold(one.prompt, store_image(service, data), one.answer, one.instruction)
+        for one, data in zip(asked, files, strict=True)
+    ]
 
 
 def _add(connection: Connection, found: list[golds.Gold], now: float) -> GoldReceipt:

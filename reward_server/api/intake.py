@@ -6,15 +6,18 @@ a single item of it is accepted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import UploadFile
 
 from reward_server.api.problems import ApiError, invalid
@@ -24,6 +27,10 @@ from reward_server.store import campaigns, jobs, outbox
 from shared.images import ImageError, decode, from_b64, probe
 from shared.schema import MAX_ITEMS, ImageRef, Json, ScoreRequest
 from shared.schema_campaigns import CampaignSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 REQUEST_PART: Final = "request"
 """Name of the JSON part in multipart/form-data; every other part is an image file."""
@@ -44,7 +51,7 @@ async def parse(request: Request) -> Intake:
     Raises:
         ApiError: 400, 413, 415 or 422.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _content_type(request)
     parts: dict[str, bytes] = {}
     if kind == "application/json":
         body = await request.body()
@@ -55,11 +62,40 @@ async def parse(request: Request) -> Intake:
             415,
             f"content type {kind!r}; send application/json (curl --json) or multipart/form-data",
         )
+    parsed = _validated(ScoreRequest, body)
+    return Intake(parsed, parts, getattr(request.state, "body_bytes", len(body)))
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """What the API's document says of a body that ``parse_json`` reads, for ``openapi_extra``."""
+    schema = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    return {"requestBody": {"required": True, "content": {"application/json": schema}}}
+
+
+async def parse_json(request: Request, model: type[M]) -> M:
+    """Read and validate a JSON body with images in it.
+
+    A route that declares its body has it read and parsed before it knows who sends it; these may
+    be large.
+
+    Raises:
+        ApiError: 400, 413, 415 or 422.
+    """
+    kind = _content_type(request)
+    if kind != "application/json":
+        raise ApiError(415, f"content type {kind!r}; send application/json (curl --json)")
+    return _validated(model, await request.body())
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _validated(model: type[M], body: bytes) -> M:
     try:
-        parsed = ScoreRequest.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         raise invalid(error.errors(include_url=False, include_input=False)) from None
-    return Intake(parsed, parts, getattr(request.state, "body_bytes", len(body)))
 
 
 async def _multipart(request: Request) -> tuple[bytes, dict[str, bytes]]:
@@ -200,6 +236,11 @@ def _items(
     service: Service, reward: Reward, intake: Intake, stored: Mapping[str, Blob]
 ) -> list[NewItem]:
     items = []
+    # Before any image is stored: a request that is refused later would leave its files behind.
+    for one in intake.request.items:
+        if one.image.part is not None and one.image.part not in intake.parts:
+            have = sorted(intake.parts)
+            raise ApiError(422, f"image part {one.image.part!r} is missing; parts: {have}")
     for one in intake.request.items:
         item = NewItem(prompt=one.prompt, id=one.id, target=one.target)
         try:
@@ -221,15 +262,11 @@ def _image(
     stored: Mapping[str, Blob],
 ) -> Blob:
     if ref.sha256 is not None:
-        if not service.blobs.touch(ref.sha256):
+        known = stored[ref.sha256]
+        if not service.blobs.touch(known.sha256, known.bytes):
             raise KeyError(ref.sha256)
-        return stored[ref.sha256]
-    if ref.part is not None:
-        if ref.part not in parts:
-            raise ApiError(422, f"image part {ref.part!r} is missing; parts: {sorted(parts)}")
-        data = parts[ref.part]
-    else:
-        data = from_b64(ref.b64 or "")
+        return known
+    data = parts[ref.part] if ref.part is not None else from_b64(ref.b64 or "")
     if reward.kind == "human":
         decode(data)
     return store_image(service, data)
@@ -246,6 +283,25 @@ def store_image(service: Service, data: bytes) -> Blob:
     return Blob(service.blobs.put(data), header.mime, len(data), header.width, header.height)
 
 
+async def write_about(
+    service: Service,
+    images: Sequence[Blob],
+    work: Callable[Concatenate[Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """``service.write`` for images whose files are stored already.
+
+    Should it refuse them, they are recorded all the same: no other files are ever purged.
+    """
+    try:
+        return await service.write(work, *args, **kwargs)
+    except Exception:
+        with contextlib.suppress(SQLAlchemyError):
+            await service.write(jobs.keep_blobs, images, service.clock())
+        raise
+
+
 def _fingerprint(reward: Reward, request: ScoreRequest, items: list[NewItem]) -> str:
     """SHA-256 of the request with images by hash: what it asks for, not how it was sent."""
     asked = request.model_dump(exclude={"reward", "items"}, exclude_defaults=True)
@@ -257,7 +313,12 @@ def _fingerprint(reward: Reward, request: ScoreRequest, items: list[NewItem]) ->
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
+def stored_key(owner: str, key: str) -> str:
+    """An Idempotency-Key as the store knows it: everybody has keys of their own."""
+    return f"key:{owner}:{key}"
+
+
 def _idempotency(reward: Reward, owner: str, key: str | None, fingerprint: str) -> str | None:
     if key is not None:
-        return f"key:{owner}:{key}"
+        return stored_key(owner, key)
     return f"fingerprint:{owner}:{fingerprint}" if reward.kind == "human" else None

@@ -19,6 +19,10 @@ from shared.schema import MAX_BODY_BYTES
 
 log = structlog.get_logger()
 
+SMALL_BODY_BYTES: Final = 2**20
+"""Limit of bodies that carry no images. They are parsed before it is known who sends them."""
+WITH_IMAGES: Final = ("/score", "/images/", "/golds", "/flow-factory/")
+"""How the paths of bodies with images begin; these routes look at who asks first."""
 QUIET: Final = ("/healthz", "/readyz", "/metrics")
 """Asked by machines every few seconds: counted, but not logged."""
 
@@ -81,25 +85,27 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "0")
+        images = scope["path"].startswith(WITH_IMAGES)
+        limit = self.limit if images else min(self.limit, SMALL_BODY_BYTES)
         size = 0
 
         async def counted() -> Message:
             nonlocal size
-            if declared.isdecimal() and int(declared) > self.limit:
-                raise self._too_large(declared)
+            if declared.isdecimal() and int(declared) > limit:
+                raise _too_large(declared, limit, images=images)
             message = await receive()
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
                 scope["state"]["body_bytes"] = size
-                if size > self.limit:
-                    raise self._too_large(f"more than {self.limit}")
+                if size > limit:
+                    raise _too_large(f"more than {limit}", limit, images=images)
             return message
 
         await self.app(scope, counted, send)
 
-    def _too_large(self, size: str) -> ApiError:
-        return ApiError(
-            413,
-            f"the body has {size} bytes, the limit is {self.limit}; "
-            "send fewer images per request, or store them first with PUT /images/sha256-<hex>",
-        )
+
+def _too_large(size: str, limit: int, *, images: bool) -> ApiError:
+    advice = "split it into several requests"
+    if images:
+        advice = "send fewer images per request, or store them first with PUT /images/sha256-<hex>"
+    return ApiError(413, f"the body has {size} bytes, the limit here is {limit}; {advice}")

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from sqlalchemy import Connection
 
 from reward_server import __version__
-from reward_server.api.intake import store_image
+from reward_server.api.intake import store_image, write_about
 from reward_server.api.problems import ApiError
 from reward_server.api.security import Requester, Sender, Services, Viewer
 from reward_server.metrics import CONTENT_TYPE
@@ -118,7 +118,7 @@ async def put_image(sha256: Hash, request: Request, service: Services, caller: S
     except ImageError as error:
         status = 413 if error.code == "image_too_large" else 415
         raise ApiError(status, str(error)) from None
-    await service.write(_keep, image, caller.rate, service.clock())
+    await write_about(service, [image], _keep, image, caller.rate, service.clock())
     receipt = StoredImage(
         sha256=image.sha256,
         mime=image.mime,

@@ -7,7 +7,14 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 
-from reward_server.api.intake import Intake, check_fields, choose_reward, new_job, parse
+from reward_server.api.intake import (
+    Intake,
+    check_fields,
+    choose_reward,
+    new_job,
+    parse,
+    write_about,
+)
 from reward_server.api.jobs import view_when_over
 from reward_server.api.problems import ApiError
 from reward_server.api.security import Caller, Sender, Services
@@ -134,8 +141,11 @@ async def accept(
     new = await new_job(service, reward, intake, owner=caller.name, key=key)
     settings = service.settings
     limit = settings.max_pending_human if reward.kind == "human" else settings.max_pending_machine
+    images = [one.image for one in new.items if one.image is not None]
     try:
-        accepted = await service.write(jobs.accept, new, service.clock(), limit, caller.rate)
+        accepted = await write_about(
+            service, images, jobs.accept, new, service.clock(), limit, caller.rate
+        )
     except jobs.QueueFull as full:
         eta = service.pace.eta_s(reward.name, len(new.items), service.clock())
         pause = int(min(max(eta or 1.0, 1.0), 60.0))

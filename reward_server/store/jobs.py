@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 
 from reward_server.queue import (
     NEVER,
@@ -128,6 +128,12 @@ def _remember(connection: Connection, key: str, fingerprint: str, job_id: str, n
     insert_or_refresh(connection, idempotency, [{"key": key} | made], tuple(made))
 
 
+def forget_key(connection: Connection, key: str, job_id: str) -> None:
+    """Let the next request with an idempotency key make a new job, if ``job_id`` is its last."""
+    mine = (idempotency.c.key == key) & (idempotency.c.job_id == job_id)
+    connection.execute(delete(idempotency).where(mine))
+
+
 def job_row(new: NewJob, now: float) -> dict[str, Any]:
     """A job as it is stored when it is accepted."""
     return {
@@ -195,6 +201,13 @@ def add_blobs(connection: Connection, blobs: Iterable[Blob], now: float) -> None
     """Record images whose files are stored; known ones are as good as new."""
     rows = {one.sha256: asdict(one) | {"created_at": now} for one in blobs}
     insert_or_refresh(connection, blob, list(rows.values()), ("created_at",))
+
+
+def keep_blobs(connection: Connection, blobs: Iterable[Blob], now: float) -> None:
+    """``add_blobs`` by itself, for images of a request that was refused."""
+    # Several rows, in any order, as in ``accept``: two that cross would wait in a circle.
+    lock_name(connection, "accept")
+    add_blobs(connection, blobs, now)
 
 
 def find_blobs(connection: Connection, hashes: Iterable[str]) -> dict[str, Blob]:

@@ -4,7 +4,7 @@ SQLite's write transactions exclude each other; PostgreSQL's do not, and these l
 functions correct there. One order for everybody, so that nobody waits in a circle: first a name (a
 worker, accepting, sweeping), then a key's usage, then items by id, then jobs by id. Whoever changes
 a lease holds its item; whoever changes a job's state holds the job. What was read before a lock is
-read again after.
+read again after. Out of this order locks are only tried for, never waited for.
 """
 
 from __future__ import annotations

@@ -84,6 +84,10 @@ def due(connection: Connection, now: float) -> list[str]:
 
 def take(connection: Connection, name: str, now: float, limit: int) -> list[Message]:
     """Take up to ``limit`` due messages of one endpoint, oldest first; counts the attempt."""
+    if not known(connection, name):
+        # A job that ended while its endpoint was being revoked has written one more.
+        connection.execute(delete(outbox).where(outbox.c.webhook == name))
+        return []
     rows = connection.execute(
         select(outbox, webhook.c.url, webhook.c.secret)
         .join(webhook, webhook.c.name == outbox.c.webhook)

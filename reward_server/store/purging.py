@@ -46,10 +46,9 @@ def forget_blobs(connection: Connection, hashes: Sequence[str], before: float) -
     """Forget those images that still nothing refers to; returns them, for their files to go."""
     # No request is accepted meanwhile that could refer to one of them.
     lock_name(connection, "accept")
-    mine = select(blob.c.sha256).where(blob.c.sha256.in_(hashes), _unused(before))
-    gone = list(connection.execute(mine).scalars())
-    connection.execute(delete(blob).where(blob.c.sha256.in_(gone)))
-    return gone
+    # One statement: an image that is put again meanwhile is looked at anew, and stays.
+    mine = delete(blob).where(blob.c.sha256.in_(hashes), _unused(before))
+    return list(connection.execute(mine.returning(blob.c.sha256)).scalars())
 
 
 def _unused(before: float) -> ColumnElement[bool]:

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, selec
 
 from reward_server.agreement import Vote
 from reward_server.reliability import TYPICAL, dawid_skene, weight
+from reward_server.store.locks import lock_items
 from reward_server.store.tables import assignment, item, job, reliability
 from reward_server.votes import weighted_reward
 
@@ -87,11 +88,16 @@ def estimate(votes: Sequence[Vote], truth: Mapping[Hashable, bool]) -> dict[str,
     return {} if found is None else {str(name): p for name, p in found.accuracy.items()}
 
 
-def weigh(connection: Connection, job_id: str) -> float:
-    """Give the scored items of a job rewards by weighed votes; by how much their sum grew.
+def weigh(connection: Connection, job_id: str) -> float | None:
+    """Give the scored items of a held job rewards by weighed votes; by how much their sum grew.
 
-    An annotator nothing is known about weighs as a typical one.
+    An annotator nothing is known about weighs as a typical one. None, and nothing is changed, while
+    somebody else holds one of the items: they may wait for the job, so nobody waits for them here.
     """
+    scored = select(item.c.id).where(item.c.job_id == job_id, item.c.status == "ok")
+    wanted = connection.execute(scored).scalars().all()
+    if len(lock_items(connection, wanted, wait=False)) < len(wanted):
+        return None
     query = (
         select(item.c.id, item.c.value, item.c.detail, assignment.c.label, reliability.c.accuracy)
         .join(assignment, assignment.c.item_id == item.c.id)

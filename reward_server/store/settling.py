@@ -53,11 +53,16 @@ def settle(connection: Connection, ids: Iterable[str], now: float, settle_s: flo
         status = decide_job(
             row.status, counts, started=_started(row), settles_at=settles_at, now=now
         )
+        ends = status in TERMINAL and row.finished_at is None
+        if ends and row.weights == "reliability":
+            grown = weigh(connection, row.id)
+            if grown is None:
+                # The next sweep ends it: its last label was long enough ago.
+                status, ends = advance(row.status, "running"), False
+            total += grown or 0.0
         over = status in TERMINAL
-        if over and row.finished_at is None:
+        if ends:
             announce(connection, row, status, counts.get("ok", 0), now)
-            if row.weights == "reliability":
-                total += weigh(connection, row.id)
         connection.execute(
             _SETTLE,
             {
