@@ -19,7 +19,7 @@ from shared.schema import MAX_BODY_BYTES, MAX_ITEMS
 from tests.evaluation_setup import FunctionAsServer, truth
 from trainer.config import PromptSet, load_config, with_overrides
 from trainer.errors import PromptError
-from trainer.evaluate import Gallery, Policy, Settings, evaluate, per_request
+from trainer.evaluate import Gallery, Policy, Settings, batches, evaluate, per_request
 from trainer.evaluation import (
     OVERALL,
     START,
@@ -38,12 +38,14 @@ from trainer.evaluation import (
 from trainer.evaluation_set import (
     COLUMNS,
     TEXT,
+    EvalImage,
     configured_prompts,
     embedded_prompts,
     fingerprint,
     images,
     read_prompts,
 )
+from trainer.groups import Prompt as GroupPrompt
 from trainer.measure import sampling
 from trainer.tiny.scenes import Scene, render
 from trainer.tiny.world import TAGS, Prompt, Wanted, sample_scene, split
@@ -285,9 +287,22 @@ def test_a_run_is_measured_on_its_own_held_out_prompts_as_its_probe_judges_them(
 
 
 def test_prompts_that_only_people_can_judge_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.txt").write_text("a dog\n")
-    with pytest.raises(PromptError, match=r"x\.txt.*--prompts FILE"):
-        configured_prompts([PromptSet(file=tmp_path / "x.txt", reward="human")])
+    line = {"tag": "counting", "include": [{"class": "car", "count": 2}], "prompt": "cars"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(line))
+    people = PromptSet(file=tmp_path / "x.jsonl", reward="human")
+    with pytest.raises(PromptError, match=r"x\.jsonl.*--prompts FILE"):
+        configured_prompts([people])
+    (tmp_path / "y.txt").write_text("A sign that says 'AB'\n")
+    signs = PromptSet(file=tmp_path / "y.txt", reward="ocr")
+    assert [p.target for p in configured_prompts([people, signs])["text"]] == [{"text": "AB"}]
+
+
+def test_what_is_judged_differently_is_no_batch() -> None:
+    def image(index: int, **options: str) -> EvalImage:
+        return EvalImage(GroupPrompt("a", "counting", "colors", {}, options), index, index)
+
+    chosen = [image(0), image(1), image(2, mode="soft"), image(3, mode="soft")]
+    assert [len(batch) for batch in batches(chosen, 10)] == [2, 2]
 
 
 def test_rows_sampled_otherwise_are_refused() -> None:

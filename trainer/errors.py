@@ -28,7 +28,11 @@ class CheckpointError(TrainerError):
 
 
 class UnscoredError(TrainerError):
-    """A machine reward scores nothing at all; the run was saved, no update was made of it."""
+    """A machine reward scores nothing at all; the run was saved."""
+
+
+class OtherProcessError(UnscoredError):
+    """The reward server let down another of several processes; the run was saved."""
 
 
 class TrainingCollapsedError(TrainerError):

@@ -22,6 +22,7 @@ from shared.client import RewardClient, build_request
 from shared.schema import MAX_BODY_BYTES, MAX_ITEMS, Job
 from trainer.evaluation import Evaluation, EvaluationError, Row
 from trainer.evaluation_set import EvalImage, Prompts, fingerprint, images
+from trainer.groups import Prompt
 from trainer.inflight import Pixels, to_pixels
 from trainer.tiny.judge import verdict
 
@@ -174,11 +175,16 @@ def _raise_early(waiting: Sequence[tuple[str, Future[Job]]]) -> None:
 
 
 def batches(chosen: Sequence[EvalImage], size: int) -> Iterator[list[EvalImage]]:
-    """Batches of at most `size` images, each of one tag and so of one reward."""
-    for _, run in groupby(chosen, key=lambda image: image.prompt.tag):
+    """Batches of at most `size` images, each of one tag and judged alike."""
+    for _, run in groupby(chosen, key=lambda image: (image.prompt.tag, *judged_by(image.prompt))):
         of_tag = list(run)
         for start in range(0, len(of_tag), size):
             yield of_tag[start : start + size]
+
+
+def judged_by(prompt: Prompt) -> tuple[str, str]:
+    """Reward and options of a prompt: prompts that agree in both may share a request."""
+    return prompt.reward, repr(sorted(prompt.options.items()))
 
 
 def per_request(pixels: Pixels) -> int:

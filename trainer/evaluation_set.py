@@ -28,7 +28,7 @@ from trainer.tiny.scenes import SHAPES
 from trainer.tiny.world import TAGS, sample_prompt, split
 
 TEXT = "text"
-COUNTING = "counting"
+COUNTING, HUMAN = "counting", "human"
 COLUMNS = (*TAGS, TEXT)
 MAX_PROMPTS = 500  # distinct prompts per tag, where the world has as many
 PATIENCE = 4000  # draws without a new prompt after which a tag counts as exhausted
@@ -98,26 +98,28 @@ def read_prompts(path: Path) -> dict[str, tuple[Prompt, ...]]:
 def configured_prompts(sets: Sequence[PromptSet]) -> dict[str, tuple[Prompt, ...]]:
     """A run's held-out prompts by tag, each judged as in its probe; the embedded world has more.
 
-    Prompts that people judge, or that have no tag, cannot be measured here and are left out.
+    Prompts that people judge, or without a target or a tag, cannot be measured and are left out.
     """
     if all(FOLDER in one.file.resolve().parents for one in sets):
         return dict(embedded_prompts())
     prompts: dict[str, list[Prompt]] = {}
-    for prompt in (prompt for one in sets for prompt in read_prompt_set(one)):
-        if prompt.target and prompt.tag:
-            prompts.setdefault(prompt.tag, []).append(prompt)
+    machine = (one for one in sets if one.reward != HUMAN)
+    for prompt in (prompt for one in machine for prompt in read_prompt_set(one)):
+        tag = TEXT if prompt.target and TEXT in prompt.target else prompt.tag
+        if prompt.target and tag:
+            prompts.setdefault(tag, []).append(replace(prompt, tag=tag))
     if not prompts:
         names = ", ".join(str(one.file) for one in sets)
         raise PromptError(
-            f"none of the held-out prompts ({names}) says what a picture should show; give some "
-            "that do with --prompts FILE"
+            f"none of the held-out prompts ({names}) has a tag and a target that a machine can "
+            "judge; give some that have with --prompts FILE (JSONL)"
         )
     return {tag: tuple(pool) for tag, pool in prompts.items()}
 
 
 def of_the_embedded_world(prompt: Prompt) -> bool:
     """Whether a prompt asks for the embedded world's shapes alone, if for any objects."""
-    return all(one["class"] in SHAPES for one in (prompt.target or {}).get("include", ()))
+    return all(one.get("class") in SHAPES for one in (prompt.target or {}).get("include", ()))
 
 
 def _from_metadata(metadata: Mapping[str, Any]) -> Prompt:

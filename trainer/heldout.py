@@ -18,7 +18,7 @@ from shared.client import build_request
 from shared.errors import RewardError
 from shared.schema import Job, ScoreRequest
 from trainer.config import Config
-from trainer.evaluate import per_request, second_opinion
+from trainer.evaluate import judged_by, per_request, second_opinion
 from trainer.groups import Prompt
 from trainer.inflight import Pixels, RewardTraits, request_fields, to_pixels
 from trainer.lora_files import Lora
@@ -87,7 +87,7 @@ class Heldout:
         self._prompts: list[Prompt] = []
         if config.heldout.prompts:
             stream = PromptStream(config.heldout.prompts, 0, "heldout")
-            self._prompts = sorted(stream.take(config.heldout.count), key=_request_key)
+            self._prompts = sorted(stream.take(config.heldout.count), key=judged_by)
 
     @property
     def enabled(self) -> bool:
@@ -140,7 +140,7 @@ class Heldout:
         by_reward: dict[str, Scores] = {}
         second: Scores = []
         at = 0
-        for (name, _), group in groupby(shown, key=_request_key):
+        for (name, _), group in groupby(shown, key=judged_by):
             prompts = list(group)
             for first in range(0, len(prompts), size := per_request(pixels[0])):
                 part = prompts[first : first + size]
@@ -185,11 +185,6 @@ class Heldout:
             **options,
         )
         return list(self._source.score(request).rewards)
-
-
-def _request_key(prompt: Prompt) -> tuple[str, str]:
-    """Prompts with the same key may share a request."""
-    return prompt.reward, repr(sorted(prompt.options.items()))
 
 
 def _gap(scores: Scores, second: Scores) -> float:

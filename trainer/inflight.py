@@ -295,7 +295,7 @@ class InFlight:
         if self._state.unscored[reward] >= self._unscored:
             self._state.error = self._state.error or UnscoredError(
                 f"the reward server scored not one picture of the last {self._unscored} groups for "
-                f"{reward!r}; it says: {why}. Nothing is lost: mend that, then --resume"
+                f"{reward!r}; it says: {why}. The run is saved: mend that, then --resume"
             )
 
     def _poll(self) -> None:

@@ -25,7 +25,7 @@ from shared.errors import RewardError
 from trainer.backbones.base import torch_device
 from trainer.checkpoint import latest_checkpoint, process_folder, written_by
 from trainer.config import Config
-from trainer.errors import TrainerError
+from trainer.errors import OtherProcessError, TrainerError
 from trainer.loop import train
 from trainer.run import CHECKPOINTS
 
@@ -62,7 +62,8 @@ def train_together(config: Config, count: int, *, resume: bool, console: Console
     with _others(config, count, resume) as others:
         try:
             return train(config, resume=resume, console=console)
-        except RuntimeError as error:  # torch.distributed's, when a connection breaks
+        # torch.distributed's, when a connection breaks, or what another has been told.
+        except (RuntimeError, OtherProcessError) as error:
             if (reason := others.reason()) is None:
                 raise
             raise ProcessError(

@@ -49,7 +49,7 @@ def train(
                 while run.progress < 1 and not interrupt.agreed(run.state.processes):
                     iterate(run, interrupt)
             except (RewardError, UnscoredError):
-                run.save()  # nothing is lost: the scores are asked for again after --resume
+                run.save()  # scores that have not come are asked for again after --resume
                 raise
         if run.progress < 1:
             raise KeyboardInterrupt(f"saved {run.save()}; {how_to_resume(run)}")
@@ -110,7 +110,8 @@ def _take_in(run: Run, probe: Probe) -> Metrics:
     run.log.images("heldout", probe.pixels[: SHOWN**2], SHOWN, probe.iteration)
     if probe.failure:
         run.log.say(f"warning: the held-out probe was not scored: {probe.failure}")
-    run.judge(probe)
+    else:
+        run.judge(probe)
     trusted = run.guard.healthy or run.best_score is None
     if trusted and probe.as_good_as(run.best_score):
         write_lora(run.folder / BEST, probe.lora)

@@ -54,6 +54,8 @@ def sampling(config: Config) -> dict[str, Any]:
         "resolution": config.model.resolution,
         "max_sequence_length": config.model.max_sequence_length,
         "flow_shift": config.rollout.flow_shift,
+        "k_steps": config.rollout.k_steps,
+        "mode": config.rollout.mode,
         "guidance": config.generator.teacher_cfg,
         "start": None if start is None else weight_hashes(start),
     }

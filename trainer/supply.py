@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import RewardError
-from trainer.errors import UnscoredError
+from trainer.errors import OtherProcessError, UnscoredError
 from trainer.groups import Group, ScoredGroup
 from trainer.inflight import to_pixels
 from trainer.interrupt import Interrupt
@@ -114,6 +114,8 @@ def await_scores(run: Run, interrupt: Interrupt, metrics: Metrics) -> ScoredBatc
         _take(run, interrupt, metrics, taken, late)
     except (RewardError, UnscoredError) as error:
         failure = error
+        if run.state.processes.count > 1:
+            run.log.say(f"saving the run as soon as the other processes have their scores: {error}")
     except BaseException:
         _put_back(run, taken + late)
         raise
@@ -121,7 +123,7 @@ def await_scores(run: Run, interrupt: Interrupt, metrics: Metrics) -> ScoredBatc
     if interrupt.agreed(run.state.processes) or failed:
         _put_back(run, taken + late)
         if failed:
-            raise failure or UnscoredError("another process of this run says what went wrong")
+            raise failure or OtherProcessError("another process of this run says what went wrong")
         return None
     metrics["time/rewards"] = time.monotonic() - start
     _note_staleness(run, taken, late, metrics)
