@@ -101,6 +101,7 @@ def label_rest(page: Page, n: int) -> None:
     for _ in range(n):
         shown(page)
         press(page, "a")
+    eventually(lambda: unsent(page) == 0)  # who closes the browser for good may lose the rest
 
 
 def test_ten_clicks_can_be_undone_in_a_row(server: Server, browser: Browser) -> None:
