@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from shared.disk import flush
 from shared.images import sha256_hex
 
 
@@ -52,8 +53,8 @@ class Blobs:
             Path(scratch).replace(path)
             if self._sync:
                 # Its name, and that of its folder, which may be new.
-                _flush(path.parent)
-                _flush(self.root)
+                flush(path.parent)
+                flush(self.root)
         except BaseException:
             Path(scratch).unlink(missing_ok=True)
             raise
@@ -94,12 +95,3 @@ class Blobs:
             FileNotFoundError: nothing is.
         """
         return self.path(sha256).read_bytes()
-
-
-def _flush(folder: Path) -> None:
-    """Have the disk know the names in a folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from shared.disk import flush
 from trainer.config import Config
 from trainer.errors import CheckpointError
 from trainer.groups import Group, Prompt, ScoredGroup
@@ -293,20 +293,12 @@ def _group(entry: dict[str, Any], tensors: dict[str, Tensor]) -> Group:
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     # Clones: safetensors refuses views that share storage, which rollouts of one batch do.
     save_file({k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()}, path)
-    _flush(path)
+    flush(path)
 
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    _flush(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(path)
 
 
 def _steps(folder: Path) -> list[Path]:
