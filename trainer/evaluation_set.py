@@ -84,15 +84,14 @@ def read_prompts(path: Path) -> dict[str, tuple[Prompt, ...]]:
     Raises:
         PromptError: a missing or empty file, or a line that is no such metadata.
     """
-    prompts: dict[str, list[Prompt]] = {}
+    prompts = []
     for prompt in read_prompt_set(PromptSet(file=path, reward=COUNTING)):
         if not prompt.target or not prompt.tag:
             raise PromptError(
                 f'{path}: {prompt.text!r} needs a "tag", and "include" or "text" to be scored by'
             )
-        scored = replace(prompt, reward=OCR) if TEXT in prompt.target else prompt
-        prompts.setdefault(prompt.tag, []).append(scored)
-    return {tag: tuple(pool) for tag, pool in prompts.items()}
+        prompts.append(replace(prompt, reward=OCR) if TEXT in prompt.target else prompt)
+    return _by_tag(prompts)
 
 
 def configured_prompts(sets: Sequence[PromptSet]) -> dict[str, tuple[Prompt, ...]]:
@@ -102,19 +101,26 @@ def configured_prompts(sets: Sequence[PromptSet]) -> dict[str, tuple[Prompt, ...
     """
     if all(FOLDER in one.file.resolve().parents for one in sets):
         return dict(embedded_prompts())
-    prompts: dict[str, list[Prompt]] = {}
+    prompts = []
     machine = (one for one in sets if one.reward != HUMAN)
     for prompt in (prompt for one in machine for prompt in read_prompt_set(one)):
         tag = TEXT if prompt.target and TEXT in prompt.target else prompt.tag
         if prompt.target and tag:
-            prompts.setdefault(tag, []).append(replace(prompt, tag=tag))
+            prompts.append(replace(prompt, tag=tag))
     if not prompts:
         names = ", ".join(str(one.file) for one in sets)
         raise PromptError(
             f"none of the held-out prompts ({names}) has a tag and a target that a machine can "
             "judge; give some that have with --prompts FILE (JSONL)"
         )
-    return {tag: tuple(pool) for tag, pool in prompts.items()}
+    return _by_tag(prompts)
+
+
+def _by_tag(prompts: Iterable[Prompt]) -> dict[str, tuple[Prompt, ...]]:
+    pools: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        pools.setdefault(prompt.tag, []).append(prompt)
+    return {tag: tuple(pool) for tag, pool in pools.items()}
 
 
 def of_the_embedded_world(prompt: Prompt) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,7 +11,7 @@ from rich.table import Table
 from shared.client import RewardClient
 from shared.errors import RewardError
 from shared.keys import api_key
-from trainer.config import load_config
+from trainer.commands.train import add_config_arguments, read_config_arguments
 from trainer.doctor import Surroundings, examine, worst
 from trainer.doctor_config import config_findings
 
@@ -21,17 +20,12 @@ STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to examine."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="of the run in question")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--model", type=Path, metavar="DIR", help="short for --set model.path=DIR")
-    parser.add_argument("--server", metavar="URL", help="short for --set server.url=URL")
+    add_config_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Print one line per finding; 1 if any failed."""
-    short = {"model.path": args.model, "server.url": args.server}
-    given = [f'{name}="{value}"' for name, value in short.items() if value is not None]
-    config = load_config(args.config, [*args.overrides, *given])
+    config = read_config_arguments(args)
     url, key = config.server.url, api_key(config.server.api_key_env)
     place = Surroundings(config.model.path, config.run.folder, url, key)
     with RewardClient(url, api_key=key, budget_s=0) as client:

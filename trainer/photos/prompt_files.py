@@ -58,13 +58,10 @@ Metadata = dict[str, Any]
 
 def counted(name: str, count: int = 1, color: str | None = None) -> str:
     """`count` objects in words: "a red cup", "two pairs of scissors", "three people"."""
-    words = [color] if color else []
+    noun = name if count == 1 or name in PAIRS else _plural(name)
+    words = [color, noun] if color else [noun]
     if name in PAIRS:
-        words += ["pair" if count == 1 else "pairs", "of", name]
-        if color:
-            words = [*words[1:-1], color, name]
-    else:
-        words.append(name if count == 1 else _plural(name))
+        words = ["pair" if count == 1 else "pairs", "of", *words]
     article = "an" if words[0][0] in "aeiou" else "a"
     return " ".join([article if count == 1 else NUMBERS[count], *words])
 
