@@ -98,6 +98,11 @@ def test_the_shipped_matrices_could_be_run() -> None:
         ('variants.2.set=["method=ppo"]', r"variant three:(?s:.)*method = 'ppo'"),
         ("varants=1", r"varants: unknown key; did you mean variants"),
         ("seeds=[]", r"seeds"),
+        ("variants.1.seeds=[2, 2]", r"seeds of two: 2 occurs twice"),
+        (
+            'claims=[{ above = "one", below = "four" }]',
+            r"claims: no variant 'four'; there are one, two, three",
+        ),
     ],
 )
 def test_a_matrix_that_cannot_be_run_is_refused_before_anything_runs(
@@ -105,6 +110,12 @@ def test_a_matrix_that_cannot_be_run_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         load_ablation(matrix(tmp_path), [override])
+
+
+def test_a_variant_may_have_more_seeds_than_the_others(tmp_path: Path) -> None:
+    ablation = load_ablation(matrix(tmp_path), ["variants.1.seeds=[0, 1]"])
+    names = [cell.name for cell in ablation.cells]
+    assert names == ["one-seed0", "two-seed0", "three-seed0", "two-seed1"]
 
 
 def test_every_cell_has_its_seed_its_folder_and_its_values(tmp_path: Path) -> None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.test_ablation_fills_its_page import matrix
-from trainer.ablation import load_ablation
+from trainer.ablation import Claim, load_ablation
 from trainer.intervals import Estimate
-from trainer.results import PICTURES, SIGNS, CellResult, Results, order, over_seeds
+from trainer.results import (
+    PICTURES,
+    SIGNS,
+    CellResult,
+    ClaimResult,
+    Results,
+    gather_results,
+    order,
+    over_seeds,
+)
 from trainer.results_page import markdown
 from trainer.results_plots import draw, mean_curve, timed
 
@@ -76,21 +86,41 @@ def test_a_mean_needs_at_least_one_seed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("differences", "verdict"),
-    [((-0.03, -0.02, -0.04), "below"), ((0.02, 0.03, 0.025), "above"), ((0.03, -0.01), "open")],
+    [
+        ((-0.03, -0.02, -0.04), "refuted"),
+        ((0.02, 0.03, 0.025), "held"),
+        ((0.03, -0.01), "open"),
+        ((0.03,), "not yet run"),
+    ],
 )
 def test_an_order_counts_where_it_exceeds_twice_its_error_over_the_seeds(
-    differences: tuple[float, ...], verdict: str
+    tmp_path: Path, differences: tuple[float, ...], verdict: str
 ) -> None:
-    def cell(seed: int, value: float) -> CellResult:
-        paired = {"overall": Estimate(value, value, value, 50)}
-        return CellResult("two", seed, "done", against_first=paired)
+    claim = Claim(above="two", below="one")
+    found = ClaimResult(claim, dict(enumerate(differences)))
+    page = markdown(replace(results(tmp_path), claims=[found]), [], "python -m trainer ablate x")
+    (row,) = [line for line in page.splitlines() if line.startswith("| no reward > TDM-R1 |")]
+    assert row.endswith(f"| {verdict} |")
+    assert ", ".join(f"{d:+.3f}" for d in differences) in row
+    place = order(differences)
+    if place is not None:
+        spread = statistics.stdev(differences) / len(differences) ** 0.5
+        assert place.error == pytest.approx(2 * spread)
+        assert f"{statistics.fmean(differences):+.3f} +-{2 * spread:.3f}" in row
 
-    cells = [cell(seed, value) for seed, value in enumerate(differences)]
-    found = order(cells, "overall")
-    assert found is not None and found.verdict == verdict
-    spread = statistics.stdev(differences) / len(differences) ** 0.5
-    assert found.error == pytest.approx(2 * spread)
-    assert order(cells[:1], "overall") is None
+
+def test_a_claimed_order_is_judged_by_paired_differences_of_the_same_seed() -> None:
+    ablation = load_ablation(Path("trainer/configs/ablations/paper.toml"), ["seeds=[0]"])
+    found = gather_results(ablation)
+    scores = {(c.variant, c.seed): c.scores["overall"].value for c in found.cells if c.scores}
+    assert [claimed.claim for claimed in found.claims] == list(ablation.claims)
+    for claimed in found.claims:
+        above, below = claimed.claim.above, claimed.claim.below
+        both = {s for v, s in scores if v == above} & {s for v, s in scores if v == below}
+        assert 0 in both
+        # Every image was scored, so that the mean of differences is the difference of means.
+        expected = {s: pytest.approx(scores[above, s] - scores[below, s]) for s in both}
+        assert claimed.by_seed == expected
 
 
 def test_figures_are_the_same_bytes_for_the_same_results(tmp_path: Path) -> None:

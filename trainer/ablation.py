@@ -26,11 +26,22 @@ State = Literal["missing", "begun", "failed", "done"]
 
 
 class Variant(Section):
-    """One column of the matrix: the base configuration with some values changed."""
+    """One column of the matrix: the base configuration with some values changed.
+
+    seeds: of this variant, where an order needs more of them than the matrix has.
+    """
 
     name: str = Field(pattern=NAME)
     title: str
     set: tuple[str, ...] = ()
+    seeds: tuple[int, ...] | None = Field(default=None, min_length=1)
+
+
+class Claim(Section):
+    """An order that is claimed somewhere: `above` scores higher than `below`."""
+
+    above: str
+    below: str
 
 
 class Ablation(Section):
@@ -52,19 +63,40 @@ class Ablation(Section):
     signs: Count = 100
     set: tuple[str, ...] = ()  # for every cell, before the variant's own
     variants: tuple[Variant, ...] = Field(min_length=1)
+    claims: tuple[Claim, ...] = ()  # orders the page says the verdict of
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        for values, what in (([v.name for v in self.variants], "variants"), (self.seeds, "seeds")):
+        lists = [([v.name for v in self.variants], "variants"), (self.seeds, "seeds")]
+        lists += [(self.seeds_of(v), f"seeds of {v.name}") for v in self.variants]
+        for values, what in lists:
             twice = sorted({str(v) for v in values if list(values).count(v) > 1})
             if twice:
                 raise ValueError(f"{what}: {', '.join(twice)} occurs twice; name each cell once")
         return self
 
+    @model_validator(mode="after")
+    def _claims_name_variants(self) -> Self:
+        names = [v.name for v in self.variants]
+        for name in (name for claim in self.claims for name in (claim.above, claim.below)):
+            if name not in names:
+                raise ValueError(f"claims: no variant {name!r}; there are {', '.join(names)}")
+        return self
+
+    def seeds_of(self, variant: Variant) -> tuple[int, ...]:
+        """The variant's own seeds, or those of the matrix."""
+        return self.seeds if variant.seeds is None else variant.seeds
+
     @property
     def cells(self) -> list[Cell]:
         """All cells, seed by seed, so that every variant has one result early."""
-        return [Cell(self, variant, seed) for seed in self.seeds for variant in self.variants]
+        seeds = dict.fromkeys(seed for v in self.variants for seed in self.seeds_of(v))
+        return [
+            Cell(self, variant, seed)
+            for seed in seeds
+            for variant in self.variants
+            if seed in self.seeds_of(variant)
+        ]
 
     @property
     def home(self) -> Path:

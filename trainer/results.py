@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainer.ablation import FAILURE, Ablation, Cell, State
+from trainer.ablation import FAILURE, Ablation, Cell, Claim, State
 from trainer.evaluation import (
     OVERALL,
     TRAINED,
@@ -73,12 +73,21 @@ class CellResult:
 
 
 @dataclass(frozen=True)
+class ClaimResult:
+    """What became of a claimed order: the paired differences above - below in OVERALL by seed."""
+
+    claim: Claim
+    by_seed: Mapping[int, float]
+
+
+@dataclass(frozen=True)
 class Results:
     """All cells, and what the models they started from score (by row name)."""
 
     ablation: Ablation
     cells: Sequence[CellResult]
     base: Evaluation | None = None
+    claims: Sequence[ClaimResult] = ()
 
     def of(self, variant: str) -> list[CellResult]:
         """A variant's cells, by seed."""
@@ -94,7 +103,8 @@ def gather_results(ablation: Ablation) -> Results:
     """
     base = base_file(ablation)
     cells = [_result(cell) for cell in ablation.cells]
-    return Results(ablation, cells, load(base) if base.is_file() else None)
+    claims = [_claimed(ablation, claim) for claim in ablation.claims]
+    return Results(ablation, cells, load(base) if base.is_file() else None, claims)
 
 
 def base_file(ablation: Ablation) -> Path:
@@ -127,27 +137,35 @@ def over_seeds(
 
 @dataclass(frozen=True)
 class Order:
-    """Where a variant stands against the first: the mean of the paired differences over the seeds,
-    and twice its standard error."""
+    """The mean of the paired differences over the seeds, and twice its standard error."""
 
     difference: float
     error: float
 
     @property
     def verdict(self) -> str:
-        """In a word."""
+        """Where the one stands against the other, in a word."""
         if abs(self.difference) <= self.error:
             return "open"
         return "above" if self.difference > 0 else "below"
 
 
-def order(cells: Sequence[CellResult], column: str) -> Order | None:
-    """A variant's place by the seeds' own spread; None below two seeds."""
-    found = [cell.against_first[column].value for cell in cells if column in cell.against_first]
-    if len(found) < 2:
+def order(differences: Sequence[float]) -> Order | None:
+    """The order by the seeds' own spread; None below two seeds."""
+    if len(differences) < 2:
         return None
-    error = 2 * statistics.stdev(found) / len(found) ** 0.5
-    return Order(statistics.fmean(found), error)
+    error = 2 * statistics.stdev(differences) / len(differences) ** 0.5
+    return Order(statistics.fmean(differences), error)
+
+
+def _claimed(ablation: Ablation, claim: Claim) -> ClaimResult:
+    above, below = (
+        {cell.seed: cell for cell in ablation.cells if cell.variant.name == name}
+        for name in (claim.above, claim.below)
+    )
+    done = [s for s in sorted(above.keys() & below.keys()) if above[s].state() == "done"]
+    pairs = {seed: _paired(_evaluation(above[seed]), below[seed]) for seed in done}
+    return ClaimResult(claim, {seed: p[OVERALL].value for seed, p in pairs.items() if p})
 
 
 def _result(cell: Cell) -> CellResult:
@@ -186,11 +204,11 @@ def _evaluation(cell: Cell) -> Evaluation:
     return evaluation
 
 
-def _paired(evaluation: Evaluation, first: Cell) -> dict[str, Estimate]:
-    """Differences to the first variant with the same seed, image by image."""
-    if first.state() != "done":
+def _paired(evaluation: Evaluation, other_cell: Cell) -> dict[str, Estimate]:
+    """Differences to another variant with the same seed, image by image; none if it is not done."""
+    if other_cell.state() != "done":
         return {}
-    other = _evaluation(first)
+    other = _evaluation(other_cell)
     evaluation.joined(other)  # refuses other weights, prompts or noise
     return differences(
         evaluation.rows[TRAINED].scores, other.rows[TRAINED].scores, evaluation.prompt_counts

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trainer.evaluation import START, TEACHER
+from trainer.evaluation import OVERALL, START, TEACHER
 from trainer.evaluation import table as estimates
 from trainer.evaluation_set import COLUMNS, TEXT
 from trainer.intervals import Estimate
@@ -16,6 +16,7 @@ from trainer.results import SHOWN, CellResult, Order, Results, order, over_seeds
 
 NOT_RUN = "not yet run"
 TAGS = tuple(column for column in COLUMNS if column != TEXT)
+VERDICTS = {"above": "held", "below": "refuted", "open": "open"}
 STATES = {"missing": NOT_RUN, "begun": "not finished", "failed": "failed", "done": "done"}
 
 
@@ -39,6 +40,7 @@ def markdown(results: Results, figures: Sequence[tuple[str, str]], command: str)
         "its standard error: above or below where the one exceeds the other, else open.",
         "## By tag",
         _by_tag(results),
+        *_claims(results),
         *[f"![{text}]({path})" for text, path in figures],
         "## By seed",
         _by_seed(results),
@@ -67,16 +69,16 @@ def _by_variant(results: Results) -> str:
     rows = [["variant", *heads, *[f"{head}, difference" for head in heads]]]
     rows[0] += [f"{heads[0]}, order over seeds", "seeds"]
     rows += [[*row, "", "", "", ""] for row in _base_rows(results, SHOWN)]
-    total = len(results.ablation.seeds)
     for variant in results.ablation.variants:
         cells_of = results.of(variant.name)
+        total = len(cells_of)
         done = sum(cell.state == "done" for cell in cells_of)
         if not done:
             rows.append([variant.title, NOT_RUN, NOT_RUN, "", "", "", f"0 of {total}"])
             continue
         scores = [_cell(over_seeds(cells_of, column)) for column in SHOWN]
         paired = [_cell(over_seeds(cells_of, c, paired=True), signed=True) for c in SHOWN]
-        place = _order(order(cells_of, SHOWN[0]))
+        place = _order(order([c.against_first[OVERALL].value for c in cells_of if c.against_first]))
         rows.append([variant.title, *scores, *paired, place, f"{done} of {total}"])
     return _table(rows)
 
@@ -107,6 +109,25 @@ def _order(found: Order | None) -> str:
     if found is None:
         return ""
     return f"{found.difference:+.3f} +-{found.error:.3f}: {found.verdict}"
+
+
+def _claims(results: Results) -> list[str]:
+    """What became of the claimed orders."""
+    if not results.claims:
+        return []
+    titles = {v.name: v.title for v in results.ablation.variants}
+    rows = [["claimed order", "difference by seed", "mean", "verdict"]]
+    for found in results.claims:
+        by_seed = list(found.by_seed.values())
+        place, text = order(by_seed), f"{titles[found.claim.above]} > {titles[found.claim.below]}"
+        mean = "" if place is None else f"{place.difference:+.3f} +-{place.error:.3f}"
+        verdict = NOT_RUN if place is None else VERDICTS[place.verdict]
+        rows.append([text, ", ".join(f"{d:+.3f}" for d in by_seed), mean, verdict])
+    explained = (
+        "Overall, paired image by image; the mean over the seeds and twice its standard error. "
+        "Held or refuted where the mean exceeds that, else open."
+    )
+    return ["## Claimed orders", _table(rows), explained]
 
 
 def _by_seed(results: Results) -> str:
