@@ -185,7 +185,7 @@ class _Watch:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._seen: dict[str, tuple[int, bool]] = {}
+        self._seen: dict[str, jobs.Head] = {}
 
     async def look(self) -> None:
         ids = self._service.hub.waited()

@@ -21,6 +21,8 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 MAX_WAIT_S: Final = 60.0
 """Longest time the server holds one long-poll."""
 MAX_WAIT_IDS: Final = 1000
+MAX_ANSWERED_ITEMS: Final = 4096
+"""Of all jobs in one answer; more than that many only if a single job has them."""
 """Most jobs in one wait-for-many request."""
 MAX_CLAIM: Final = 32
 """Most items leased to one annotator by one claim."""
@@ -260,9 +262,10 @@ class Job(Wire):
 
 
 class JobList(Wire):
-    """Answer of ``GET /jobs``, newest first."""
+    """Answer of ``GET /jobs``, newest first; ``next`` is ``after`` for the next page, if any."""
 
     jobs: list[Job]
+    next: str | None = None
 
 
 class WaitRequest(Wire):
@@ -279,7 +282,10 @@ class WaitRequest(Wire):
 
 
 class WaitResult(Wire):
-    """The changed jobs, and the ids that have not changed or are not known to this server."""
+    """The changed jobs, and the ids that have not changed or are not known to this server.
+
+    Changed jobs beyond ``MAX_ANSWERED_ITEMS`` items stay in ``pending``: the next request has them.
+    """
 
     jobs: list[Job]
     pending: list[str]

@@ -138,14 +138,6 @@ def test_acknowledging_twice_changes_nothing(client: TestClient) -> None:
     assert once["acked"] and client.post(f"/jobs/{job['id']}/ack").json() == once
 
 
-def test_jobs_are_found_by_run_group_and_status(client: TestClient) -> None:
-    for i, group in enumerate(("a", "a", "b")):
-        ask_people(client, 1, first=i, run_id="r", group_id=group)
-    found = client.get("/jobs", params={"run_id": "r", "group_id": "a"}).json()["jobs"]
-    assert [job["group_id"] for job in found] == ["a", "a"]
-    assert client.get("/jobs", params={"status": "succeeded"}).json()["jobs"] == []
-
-
 def test_bad_images_are_item_errors_and_the_others_survive(client: TestClient) -> None:
     broken = picture(1)[:60]
     bad = ["AAAA", "!!", broken.hex(), None]

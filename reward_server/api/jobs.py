@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
@@ -14,8 +15,9 @@ from reward_server.queue import NEVER
 from reward_server.service import Service
 from reward_server.store import jobs
 from reward_server.store.changes import Change, ChangeRefused, change
-from reward_server.store.jobs import Record
+from reward_server.store.jobs import Head, Record, UnknownJob
 from shared.schema import (
+    MAX_ANSWERED_ITEMS,
     MAX_WAIT_S,
     Job,
     JobList,
@@ -109,13 +111,29 @@ async def list_jobs(
     run_id: str | None = None,
     group_id: str | None = None,
     status: JobStatus | None = None,
+    after: Annotated[str | None, Query(description="`next` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> JobList:
-    """Jobs, newest first."""
-    found = await service.read(
-        jobs.search, run_id=run_id, group_id=group_id, status=status, limit=limit
-    )
-    return JobList(jobs=await views(service, found, request))
+    """Jobs, newest first; a page ends after ``limit`` jobs or about 4,096 items."""
+    narrowed = {"run_id": run_id, "group_id": group_id, "status": status, "after": after}
+    try:
+        found = await service.read(jobs.search, **narrowed, limit=limit + 1)
+    except UnknownJob as error:
+        raise ApiError(422, f"after: {error}; give the `next` of a page before") from None
+    page = _fitting(found[:limit])
+    more = page[-1] if len(page) < len(found) else None
+    return JobList(jobs=await views(service, page, request), next=more)
+
+
+def _fitting(sizes: Iterable[tuple[str, int]]) -> list[str]:
+    """The first jobs, by id and items, that one answer may hold; at least one."""
+    room, ids = MAX_ANSWERED_ITEMS, list[str]()
+    for job_id, n_items in sizes:
+        room -= n_items
+        if room < 0 and ids:
+            break
+        ids.append(job_id)
+    return ids
 
 
 @router.post("/jobs/wait", response_model=WaitResult)
@@ -131,7 +149,8 @@ async def wait_for_many(
             if _satisfied(ask, heads) or left <= 0 or service.hub.closing:
                 break
             await wait_for(bell, left)
-    changed = [i for i in heads if _changed(ask, i, heads[i])]
+    sizes = [(i, head.n_items) for i, head in heads.items() if _changed(ask, i, head)]
+    changed = _fitting(sizes)
     return WaitResult(
         jobs=await views(service, changed, request),
         pending=[i for i in heads if i not in set(changed)],
@@ -139,14 +158,13 @@ async def wait_for_many(
     )
 
 
-def _changed(ask: WaitRequest, job_id: str, head: tuple[int, bool]) -> bool:
-    rev, over = head
-    return rev != ask.revs[job_id] if job_id in ask.revs else over
+def _changed(ask: WaitRequest, job_id: str, head: Head) -> bool:
+    return head.rev != ask.revs[job_id] if job_id in ask.revs else head.over
 
 
-def _satisfied(ask: WaitRequest, heads: dict[str, tuple[int, bool]]) -> bool:
+def _satisfied(ask: WaitRequest, heads: dict[str, Head]) -> bool:
     if ask.mode == "all":
-        return all(over for _, over in heads.values())
+        return all(head.over for head in heads.values())
     return any(_changed(ask, i, head) for i, head in heads.items()) or not heads
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, tuple_, update
 
 from reward_server.queue import (
     NEVER,
@@ -52,6 +52,13 @@ class QueueFull(Exception):
     def __init__(self, depth: int, limit: int) -> None:
         self.depth, self.limit = depth, limit
         super().__init__(f"{depth} items are waiting, the limit is {limit}")
+
+
+class UnknownJob(Exception):
+    """There is no such job."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id!r} on this server")
 
 
 class IdempotencyMismatch(Exception):
@@ -242,11 +249,21 @@ def load_news(connection: Connection, job_id: str, rev: int | None = None) -> Re
     return Record(row, list(connection.execute(_ITEMS, {"id": job_id})))
 
 
-def heads(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
-    """Revision and whether it is terminal, of every known job among ``ids``."""
+@dataclass(frozen=True)
+class Head:
+    """What tells whether a job is worth loading, and how large it is."""
+
+    rev: int
+    over: bool
+    n_items: int
+
+
+def heads(connection: Connection, ids: Sequence[str]) -> dict[str, Head]:
+    """Of every known job among ``ids``."""
     kept = job.c.id.in_(list(ids)) & _SHOWN
-    query = select(job.c.id, job.c.rev, job.c.status).where(kept)
-    return {row.id: (row.rev, row.status in TERMINAL) for row in connection.execute(query)}
+    query = select(job.c.id, job.c.rev, job.c.status, job.c.n_items).where(kept)
+    rows = connection.execute(query)
+    return {row.id: Head(row.rev, row.status in TERMINAL, row.n_items) for row in rows}
 
 
 def purged_at(connection: Connection, job_id: str) -> float | None:
@@ -260,11 +277,21 @@ def search(
     run_id: str | None,
     group_id: str | None,
     status: str | None,
+    after: str | None,
     limit: int,
-) -> list[str]:
-    """Ids of jobs, newest first, narrowed by whatever is given."""
-    newest = select(job.c.id).order_by(job.c.created_at.desc(), job.c.id.desc())
+) -> list[tuple[str, int]]:
+    """Ids of jobs and how many items each has, newest first, narrowed by whatever is given.
+
+    Raises:
+        UnknownJob: ``after``, the job whose successors in this order are wanted.
+    """
+    newest = select(job.c.id, job.c.n_items).order_by(job.c.created_at.desc(), job.c.id.desc())
     query = newest.where(_SHOWN).limit(limit)
+    if after is not None:
+        created_at = connection.execute(select(job.c.created_at).where(job.c.id == after)).scalar()
+        if created_at is None:
+            raise UnknownJob(after)
+        query = query.where(tuple_(job.c.created_at, job.c.id) < (created_at, after))
     for column, value in (
         (job.c.run_id, run_id),
         (job.c.group_id, group_id),
@@ -272,7 +299,7 @@ def search(
     ):
         if value is not None:
             query = query.where(column == value)
-    return list(connection.execute(query).scalars())
+    return [(row.id, row.n_items) for row in connection.execute(query)]
 
 
 def cancel(connection: Connection, job_id: str, now: float) -> bool:
