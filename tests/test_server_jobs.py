@@ -268,6 +268,7 @@ def test_a_text_that_not_every_database_keeps_is_refused_by_all(client: TestClie
     refused = client.post("/score/human", json=body)
     assert refused.status_code == 422 and "items.0.prompt" in refused.json()["detail"]
     assert client.get("/jobs", params={"run_id": "\0"}).status_code in (200, 422)
+    assert client.get("/jobs", params={"after": "\0"}).status_code == 422
 
 
 @pytest.mark.parametrize(
