@@ -90,7 +90,8 @@ def test_a_mean_needs_at_least_one_seed(tmp_path: Path) -> None:
         ((-0.03, -0.02, -0.04), "refuted"),
         ((0.02, 0.03, 0.025), "held"),
         ((0.03, -0.01), "open"),
-        ((0.03,), "not yet run"),
+        ((0.03,), "needs a second seed"),
+        ((), "not yet run"),
     ],
 )
 def test_an_order_counts_where_it_exceeds_twice_its_error_over_the_seeds(

@@ -15,6 +15,7 @@ from trainer.report_tables import column_name
 from trainer.results import SHOWN, CellResult, Order, Results, order, over_seeds
 
 NOT_RUN = "not yet run"
+ONE_SEED = "needs a second seed"
 TAGS = tuple(column for column in COLUMNS if column != TEXT)
 VERDICTS = {"above": "held", "below": "refuted", "open": "open"}
 STATES = {"missing": NOT_RUN, "begun": "not finished", "failed": "failed", "done": "done"}
@@ -121,7 +122,8 @@ def _claims(results: Results) -> list[str]:
         by_seed = list(found.by_seed.values())
         place, text = order(by_seed), f"{titles[found.claim.above]} > {titles[found.claim.below]}"
         mean = "" if place is None else f"{place.difference:+.3f} +-{place.error:.3f}"
-        verdict = NOT_RUN if place is None else VERDICTS[place.verdict]
+        too_few = ONE_SEED if by_seed else NOT_RUN
+        verdict = too_few if place is None else VERDICTS[place.verdict]
         rows.append([text, ", ".join(f"{d:+.3f}" for d in by_seed), mean, verdict])
     explained = (
         "Overall, paired image by image; the mean over the seeds and twice its standard error. "
