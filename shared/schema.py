@@ -129,6 +129,7 @@ class ScoreRequest(Wire):
     after ``max_skips`` skips (default: ``votes``), scored then if it has ``min_votes`` votes. Where
     less than ``min_agreement`` of the voters' pairs agree, one more is asked, up to ``max_votes``.
     ``deadline_s`` counts from acceptance; at the deadline whatever has ``min_votes`` is scored.
+    Higher ``priority`` goes first, then the earlier deadline: what has none waits for all that has.
     ``webhook`` names an endpoint of this server that is told when the job is over.
     """
 
