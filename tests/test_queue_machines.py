@@ -132,12 +132,12 @@ def test_too_much_work_is_refused_before_any_of_it_is_accepted(store: Store) -> 
 
 def test_every_revision_means_a_change(store: Store) -> None:
     ask(store, 2)
-    seen = [store.read(jobs.heads, ["job"])["job"][0]]
+    seen = [store.read(jobs.heads, ["job"])["job"].rev]
     batch = claim(store)
     for lease in batch:
-        seen.append(store.read(jobs.heads, ["job"])["job"][0])
+        seen.append(store.read(jobs.heads, ["job"])["job"].rev)
         store.write(leases.finish_machine, [(lease, Scored(1.0))], 1001.0)
-    seen.append(store.read(jobs.heads, ["job"])["job"][0])
+    seen.append(store.read(jobs.heads, ["job"])["job"].rev)
     assert seen == sorted(set(seen))
 
 

@@ -111,7 +111,9 @@ def joined_processes() -> Iterator[Processes]:
     # Both: what is summed lies on the GPU for gradients, in main memory for plain numbers.
     kinds = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(kinds, timeout=PATIENCE)
+    processes = Processes(dist.get_rank(), dist.get_world_size())
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        processes.wait()  # who leaves while another connects breaks its connection, and hides why
+        yield processes
     finally:
         dist.destroy_process_group()
