@@ -21,9 +21,9 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 MAX_WAIT_S: Final = 60.0
 """Longest time the server holds one long-poll."""
 MAX_WAIT_IDS: Final = 1000
-MAX_ANSWERED_ITEMS: Final = 4096
-"""Of all jobs in one answer; more than that many only if a single job has them."""
 """Most jobs in one wait-for-many request."""
+MAX_ANSWERED_ITEMS: Final = 4096
+"""Most items of all jobs in one answer; more only if a single job has them."""
 MAX_CLAIM: Final = 32
 """Most items leased to one annotator by one claim."""
 

@@ -104,7 +104,9 @@ def test_an_order_counts_where_it_exceeds_twice_its_error_over_the_seeds(
     assert row.endswith(f"| {verdict} |")
     assert ", ".join(f"{d:+.3f}" for d in differences) in row
     place = order(differences)
+    assert (place is None) == (len(differences) < 2)
     if place is not None:
+        assert place.verdict == {"refuted": "below", "held": "above"}.get(verdict, verdict)
         spread = statistics.stdev(differences) / len(differences) ** 0.5
         assert place.error == pytest.approx(2 * spread)
         assert f"{statistics.fmean(differences):+.3f} +-{2 * spread:.3f}" in row

@@ -142,6 +142,9 @@ class Order:
     difference: float
     error: float
 
+    def __str__(self) -> str:
+        return f"{self.difference:+.3f} +-{self.error:.3f}"
+
     @property
     def verdict(self) -> str:
         """Where the one stands against the other, in a word."""

@@ -107,9 +107,7 @@ def _by_tag(results: Results) -> str:
 
 
 def _order(found: Order | None) -> str:
-    if found is None:
-        return ""
-    return f"{found.difference:+.3f} +-{found.error:.3f}: {found.verdict}"
+    return "" if found is None else f"{found}: {found.verdict}"
 
 
 def _claims(results: Results) -> list[str]:
@@ -121,7 +119,7 @@ def _claims(results: Results) -> list[str]:
     for found in results.claims:
         by_seed = list(found.by_seed.values())
         place, text = order(by_seed), f"{titles[found.claim.above]} > {titles[found.claim.below]}"
-        mean = "" if place is None else f"{place.difference:+.3f} +-{place.error:.3f}"
+        mean = "" if place is None else str(place)
         too_few = ONE_SEED if by_seed else NOT_RUN
         verdict = too_few if place is None else VERDICTS[place.verdict]
         rows.append([text, ", ".join(f"{d:+.3f}" for d in by_seed), mean, verdict])
