@@ -25,18 +25,24 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from reward_server.agreement import wilson
-from reward_server.preferences import DEFAULT, PREFERENCES, Preference
+from reward_server.domain.agreement import wilson
+from reward_server.simulation.tastes import DEFAULT, PREFERENCES, Preference
 from shared.images import Pixels
 from tests.labeling_setup import ROOT, Server
 from trainer.config import load_config
-from trainer.evaluate import Policy, Settings, batches, generate, second_opinion
-from trainer.evaluation import START, TRAINED
-from trainer.evaluation_set import TEXT, embedded_prompts, images
-from trainer.interrupt import terminated_like_ctrl_c
-from trainer.measure import Plan, build_policies, load_roles
-from trainer.metrics import grid
-from trainer.run_folder import read_config, trained_lora
+from trainer.evaluation.evaluate import (
+    EvaluationSettings,
+    Policy,
+    batches,
+    generate,
+    second_opinion,
+)
+from trainer.evaluation.measure import Plan, build_policies, load_roles
+from trainer.evaluation.prompts import TEXT, embedded_prompts, images
+from trainer.evaluation.results import START, TRAINED
+from trainer.run.folder import read_config, trained_lora
+from trainer.run.interrupt import terminated_like_ctrl_c
+from trainer.run.log import grid
 
 CONFIG: Final = ROOT / "trainer/configs/tiny-human.toml"
 RUN: Final = "clicks"
@@ -88,8 +94,8 @@ def like_rate(
     """On held-out prompts: like rate with its 95 % interval, share still right, SHOWN pictures."""
     prompts = {tag: pool for tag, pool in embedded_prompts().items() if tag != TEXT}
     liked, right, shown = [], [], []
-    for batch in batches(images(prompts, per_tag, 0), Settings().batch):
-        pictures = generate(policy, batch, Settings().seed)
+    for batch in batches(images(prompts, per_tag, 0), EvaluationSettings().batch):
+        pictures = generate(policy, batch, EvaluationSettings().seed)
         for image, pixels in zip(batch, pictures, strict=True):
             liked.append(taste(pixels))
             right.append(second_opinion(pixels, image.prompt.target) or 0.0)

@@ -12,8 +12,9 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
-from reward_server.pool import THREADS
-from reward_server.scorers import Scored, ScorerItem
+from reward_server.domain.outcomes import Scored
+from reward_server.scorers import ScorerItem
+from reward_server.scoring.pool import THREADS
 from shared.images import decode
 
 GROUP = 24

@@ -35,17 +35,17 @@ from benchmarks.surrogate import (
     state_of,
     steered,
 )
-from trainer.backbones import Conditioning
+from trainer.arithmetic.flow import time_grid
+from trainer.arithmetic.shapes import Latents
 from trainer.config import Config, with_overrides
-from trainer.flow import time_grid
-from trainer.networks import Role
-from trainer.rollout import Velocity, sampled
-from trainer.run_folder import read_config, surrogate_lora, trained_lora
-from trainer.shapes import Latents
+from trainer.models.backbones import Conditioning
+from trainer.models.networks import Role
+from trainer.models.rollout import Velocity, sampled
+from trainer.models.texts import TextCache
+from trainer.run.folder import read_config, surrogate_lora, trained_lora
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
 from trainer.tdm_r1.state import TrainState
-from trainer.texts import TextCache
 
 PLANS: Final = ("SSSS", "GSSS", "SGSS", "GGSS", "SSTT", "GGTT")
 TEACHER_STEPS: Final = 5

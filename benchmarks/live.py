@@ -30,7 +30,7 @@ import numpy as np
 from playwright.sync_api import Browser, Page
 
 from benchmarks.clicks import plot
-from reward_server.preferences import likes_light
+from reward_server.simulation.tastes import likes_light
 from shared.images import Pixels
 from tests.labeling_setup import ROOT, Server, chromium, eventually, unsent
 

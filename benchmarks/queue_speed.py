@@ -12,10 +12,10 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from sqlalchemy import Connection as SQLConnection
 from sqlalchemy.exc import OperationalError
 
-from reward_server.queue import Blob, Kind, NewItem, NewJob
-from reward_server.scorers import Scored
+from reward_server.domain.jobs import Blob, Kind, NewItem, NewJob
+from reward_server.domain.outcomes import Scored
 from reward_server.store import Store, claims, jobs, labels, leases
-from shared.schema_labels import SubmitRow
+from shared.schema.labels import SubmitRow
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks import http_speed, queue_speed
 from benchmarks.engines import Engines
 from benchmarks.pictures import words
-from reward_server.queue import Kind
+from reward_server.domain.jobs import Kind
 from reward_server.store import Store
 from tests.postgres_setup import Postgres, postgres
 from tests.server_setup import running

@@ -26,25 +26,26 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from reward_server.scorers import Scored, ScorerItem
+from reward_server.domain.outcomes import Scored
+from reward_server.scorers import ScorerItem
 from reward_server.scorers.counting import CountingOptions, CountingScorer, JudgeOptions
 from reward_server.scorers.geneval import GenEvalTarget
 from shared.images import Pixels
-from trainer.backbones import Conditioning, load_backbone
+from trainer.arithmetic.randomness import normals
+from trainer.arithmetic.shapes import Latents, PerSample
 from trainer.config import Config, load_config
-from trainer.groups import Group, Prompt, ScoredGroup
-from trainer.inflight import to_pixels
-from trainer.networks import build_networks
-from trainer.prompts import PromptStream
-from trainer.randomness import normals
-from trainer.rollout import Velocity, guided_velocity, sample_guided, sampled
-from trainer.shapes import Latents, PerSample
-from trainer.supply import scored_batch
+from trainer.models.backbones import Conditioning, load_backbone
+from trainer.models.networks import build_networks
+from trainer.models.rollout import Velocity, guided_velocity, sample_guided, sampled
+from trainer.models.texts import TextCache
+from trainer.rewards.groups import Group, Prompt, ScoredGroup
+from trainer.rewards.inflight import to_pixels
+from trainer.rewards.prompts import PromptStream
+from trainer.run.supply import scored_batch
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.state import Batch, ScoredBatch, TrainState
 from trainer.tdm_r1.surrogate import preferences, update_surrogate
 from trainer.tdm_r1.targets import Noised, noised_target
-from trainer.texts import TextCache
 
 CONFIG: Final = Path("trainer/configs/tiny.toml")
 STILL: Final = (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from reward_server.commands import (
+from reward_server.commands.access import (
     add_data_arguments,
     add_invite_arguments,
     add_keys_arguments,
@@ -22,12 +22,12 @@ from reward_server.commands import (
     keys,
     webhooks,
 )
-from reward_server.gold_commands import add_gold_arguments, gold
-from reward_server.provision import add_provision_arguments, provision
+from reward_server.commands.golds import add_gold_arguments, gold
+from reward_server.commands.provision import add_provision_arguments, provision
 from reward_server.scorers import REGISTRY, UnknownScorer
 from reward_server.settings import RATE_LIMIT, Settings
 from reward_server.store import StoreError
-from shared.schema_campaigns import CampaignSettings
+from shared.schema.campaigns import CampaignSettings
 
 ADMINISTRATION = {
     "keys": keys,
@@ -62,11 +62,11 @@ def _run(words: list[str]) -> int:
     parser = _parser(command)
     args = parser.parse_args(words)
     if command == "simulate":
-        from reward_server import simulate
+        from reward_server.simulation import simulate
 
         return simulate.main(args)
     if command == "scorer":
-        from reward_server import worker
+        from reward_server.scoring import worker
 
         return worker.main(_scorer_settings(args), args.heartbeat)
     if command in ADMINISTRATION:
@@ -89,7 +89,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     add_provision_arguments(commands.add_parser("provision", help="a stack's secrets, in files"))
     _add_scorer_arguments(commands.add_parser("scorer", help="one more scorer process"))
     if command == "simulate":
-        from reward_server import simulate
+        from reward_server.simulation import simulate
 
         simulate.add_arguments(simulated)
     return parser

@@ -26,8 +26,8 @@ from reward_server.api import (
 from reward_server.api.middleware import BodyLimit, RequestLog
 from reward_server.service import Service
 from shared.schema import Problem, ScoreRequest
-from shared.schema_flow_factory import ComputeRequest
-from shared.schema_labels import GoldRequest
+from shared.schema.flow_factory import ComputeRequest
+from shared.schema.labels import GoldRequest
 
 DESCRIPTION = """Scores images by OCR, by counting and by people.
 

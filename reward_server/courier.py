@@ -18,7 +18,7 @@ from reward_server.metrics import Metrics
 from reward_server.store import outbox
 from reward_server.store.outbox import Message
 from shared.exchange import is_loopback
-from shared.webhooks import ID, SIGNATURE, TIMESTAMP, sign
+from shared.webhooks import ID, SIGNATURE, TIMESTAMP, signature
 
 log = structlog.get_logger()
 
@@ -93,7 +93,7 @@ class Courier:
             "User-Agent": f"reward-server/{__version__}",
             ID: message.id,
             TIMESTAMP: str(stamp),
-            SIGNATURE: sign(message.secret, message.id, stamp, body),
+            SIGNATURE: signature(message.secret, message.id, stamp, body),
         }
         try:
             async with asyncio.timeout(ATTEMPT_S):

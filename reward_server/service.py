@@ -20,14 +20,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from reward_server.blobs import Blobs
 from reward_server.courier import Courier
+from reward_server.domain.jobs import Kind
 from reward_server.hub import Hub, Pace
 from reward_server.metrics import Metrics
-from reward_server.pool import ScorerPool
-from reward_server.queue import Kind
 from reward_server.scorers import load
+from reward_server.scoring.pool import ScorerPool
+from reward_server.scoring.worker import is_dead
 from reward_server.settings import Settings
 from reward_server.store import Store, claims, jobs, leases, purging, reliability
-from reward_server.worker import is_dead
 
 P = ParamSpec("P")
 T = TypeVar("T")

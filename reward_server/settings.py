@@ -9,7 +9,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from reward_server.scorers import REGISTRY
-from shared.schema_campaigns import CampaignSettings
+from shared.schema.campaigns import CampaignSettings
 
 RATE_LIMIT: Final = 12_000
 """Images a minute of one API key, where others depend on the same server."""

@@ -51,7 +51,7 @@ from shared.schema import (
     StoredImage,
     WaitResult,
 )
-from shared.schema_ops import Health, Info, RunStats
+from shared.schema.ops import Health, Info, RunStats
 
 __all__ = [
     "AsyncRewardClient",

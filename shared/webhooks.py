@@ -78,7 +78,7 @@ def verify(
     age_s = (time.time() if now is None else now) - int(stamp)
     if abs(age_s) > TOLERANCE_S:
         raise NotAuthentic(f"sent {age_s:.0f} s ago; at most {TOLERANCE_S:.0f} s are believed")
-    expected = sign(secret, found[ID], int(stamp), body)
+    expected = signature(secret, found[ID], int(stamp), body)
     signatures = found[SIGNATURE].encode().split()
     if not any(hmac.compare_digest(expected.encode(), one) for one in signatures):
         raise NotAuthentic("no signature fits: another secret, or the body was changed on its way")
@@ -88,7 +88,7 @@ def verify(
         raise NotAuthentic(f"signed, but no message of this API: {error}") from None
 
 
-def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
     """One signature for the ``webhook-signature`` header.
 
     Raises:

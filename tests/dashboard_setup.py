@@ -12,12 +12,12 @@ import numpy as np
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from reward_server.clicker import Clicker, Habits, Tally
-from reward_server.preferences import likes_light
+from reward_server.simulation.clicker import Clicker, Clicks, Habits
+from reward_server.simulation.tastes import likes_light
 from shared.client import RewardClient
 from shared.images import Pixels
 from shared.request import build_request
-from shared.schema_labels import SessionRequest
+from shared.schema.labels import SessionRequest
 from tests.labeling_setup import DESKTOP, PATIENCE_S, Server
 
 
@@ -64,9 +64,9 @@ def ask_group(
 
 
 @contextmanager
-def clicking(server: Server, *names: str, noise: float = 0.0) -> Iterator[Tally]:
+def clicking(server: Server, *names: str, noise: float = 0.0) -> Iterator[Clicks]:
     """People who like light backgrounds and click over HTTP for as long as the block runs."""
-    tally, stop = Tally(None), threading.Event()
+    tally, stop = Clicks(None), threading.Event()
     habits = Habits(likes_light, noise, 0.0, 0)
 
     def work(name: str) -> None:

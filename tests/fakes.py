@@ -43,7 +43,7 @@ from shared.schema import (
     WaitRequest,
     WaitResult,
 )
-from shared.schema_ops import Info, Limits, RewardInfo, Traffic
+from shared.schema.ops import Info, Limits, RewardInfo, Traffic
 
 Score = Callable[[str, Pixels], float | None]
 UNTYPED: Any = diffusers  # the library carries no types

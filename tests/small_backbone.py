@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from trainer.backbones.base import Conditioning
+from trainer.arithmetic.flow import time_grid
+from trainer.arithmetic.randomness import normal, normals
 from trainer.config import Config, load_config
-from trainer.flow import time_grid
-from trainer.networks import Role, build_networks
-from trainer.randomness import normal, normals
-from trainer.rollout import rollout
+from trainer.models.backbones.base import Conditioning
+from trainer.models.networks import Role, build_networks
+from trainer.models.rollout import rollout
 from trainer.tdm_r1.state import Batch, TrainState
 
 CHANNELS, SIDE, PROMPT = 3, 2, 4
@@ -38,7 +38,7 @@ class PixelNet(nn.Module):
 
 
 class SmallBackbone:
-    """See `trainer.backbones.base.Backbone`."""
+    """See `trainer.models.backbones.base.Backbone`."""
 
     name = "small"
     device = torch.device("cpu")

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from trainer.networks import Source
-from trainer.randomness import integer, normal, uniform
+from trainer.arithmetic.randomness import integer, normal, uniform
+from trainer.models.networks import Source
 from trainer.tdm_r1.state import Batch, ScoredBatch, TrainState
 
 ITERATION = 3

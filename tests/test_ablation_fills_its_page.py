@@ -15,14 +15,14 @@ import pytest
 
 from tests.fakes import build_sd3_folder
 from tests.server_setup import Server, free_port
-from trainer.ablation import FAILURE, load_ablation
+from trainer.ablation.matrix import FAILURE, load_ablation
+from trainer.ablation.results import BASE as BASE_FILE
 from trainer.cli import main
 from trainer.config import Config
 from trainer.errors import ConfigError
-from trainer.evaluation import TRAINED, Evaluation, load, save
-from trainer.metrics import read_metrics
-from trainer.results import BASE as BASE_FILE
-from trainer.run import RUN_FILE
+from trainer.evaluation.results import TRAINED, Evaluation, load, save
+from trainer.run.log import read_metrics
+from trainer.run.state import RUN_FILE
 from trainer.tiny.prompt_files import path_of
 
 MATRIX = """

@@ -20,7 +20,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.inter_rater import fleiss_kappa as statsmodels_fleiss
 from statsmodels.stats.proportion import proportion_confint
 
-from reward_server.agreement import (
+from reward_server.domain.agreement import (
     Measure,
     Vote,
     cohen_kappa,
@@ -30,7 +30,7 @@ from reward_server.agreement import (
     wilson,
     with_others,
 )
-from reward_server.votes import agreement
+from reward_server.domain.votes import agreement
 
 FLEISS_1971 = [
     [0, 0, 0, 0, 14],

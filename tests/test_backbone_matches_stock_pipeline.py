@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from tests.fakes import build_sd3_folder
-from trainer.backbones import load_backbone
+from trainer.arithmetic.flow import time_grid
 from trainer.config import ComputeConfig, ModelConfig
 from trainer.errors import ModelError
-from trainer.flow import time_grid
-from trainer.rollout import rollout, sample_guided
+from trainer.models.backbones import load_backbone
+from trainer.models.rollout import rollout, sample_guided
 
 PROMPTS = ["two red circles", "a sign that says 'kbq'", "a blue star"]
 

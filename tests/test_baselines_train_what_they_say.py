@@ -14,9 +14,9 @@ from tests.small_updates import ITERATION, REWARDS, naive_preference, scored
 from trainer.baselines.direct_rl import DirectRl
 from trainer.baselines.phi_first import DgpoThenDistil, FrozenSurrogate, PhiFirst
 from trainer.baselines.tdm import TdmOnly
-from trainer.metrics import read_metrics
-from trainer.networks import Role
-from trainer.rollout import sample_guided
+from trainer.models.networks import Role
+from trainer.models.rollout import sample_guided
+from trainer.run.log import read_metrics
 from trainer.tdm_r1.state import Batch
 from trainer.tdm_r1.update import FewStep
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.generator import main
-from trainer.backbones import load_backbone
+from trainer.arithmetic.randomness import normal
 from trainer.config import Config, load_config
-from trainer.lora_files import write_lora
-from trainer.networks import build_networks
-from trainer.randomness import normal
-from trainer.run import BEST, CONFIG, PHI
+from trainer.models.backbones import load_backbone
+from trainer.models.lora_files import write_lora
+from trainer.models.networks import build_networks
+from trainer.run.state import BEST, CONFIG, PHI
 
 VALUES = (
     "groups.size=2",

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from reward_server.__main__ import main
-from shared.schema_campaigns import CampaignSettings
+from shared.schema.campaigns import CampaignSettings
 from tests.server_setup import HandClock, ask_people, claim, inside, job_of, label
 
 

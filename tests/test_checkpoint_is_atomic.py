@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint import (
+from trainer.arithmetic.flow import time_grid
+from trainer.config import Config, load_config
+from trainer.errors import CheckpointError
+from trainer.models.rollout import Trajectory
+from trainer.rewards.groups import Group, Prompt
+from trainer.rewards.inflight import Waiting
+from trainer.run.checkpoint import (
     Progress,
     flatten,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from trainer.config import Config, load_config
-from trainer.errors import CheckpointError
-from trainer.flow import time_grid
-from trainer.groups import Group, Prompt
-from trainer.inflight import Waiting
-from trainer.rollout import Trajectory
 
 CONFIG = Config()
 TENSORS = {"lora/generator/a": torch.arange(6.0).view(2, 3), "norms": torch.zeros(2).double()}
@@ -103,7 +103,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from trainer.checkpoint import Progress, save_checkpoint
+from trainer.run.checkpoint import Progress, save_checkpoint
 from trainer.config import Config
 from trainer.errors import CheckpointError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

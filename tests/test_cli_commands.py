@@ -14,7 +14,7 @@ from trainer.commands.demo import CONFIGS, free_name
 from trainer.commands.eval import rows_of
 from trainer.commands.train import add_config_arguments, read_config_arguments
 from trainer.config import load_config
-from trainer.evaluation import START, TEACHER, TRAINED
+from trainer.evaluation.results import START, TEACHER, TRAINED
 
 
 def test_help_names_every_command_without_loading_torch() -> None:

@@ -15,10 +15,10 @@ import pytest
 
 from tests.fakes import build_sd3_folder
 from tests.server_setup import ENV, free_port
-from trainer.checkpoint import written_by
-from trainer.evaluation import START, TEACHER, TRAINED, load
-from trainer.metrics import read_metrics
-from trainer.run_folder import read_stats
+from trainer.evaluation.results import START, TEACHER, TRAINED, load
+from trainer.run.checkpoint import written_by
+from trainer.run.folder import read_stats
+from trainer.run.log import read_metrics
 from trainer.tiny.prompt_files import path_of
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ import pytest
 
 from shared.client import RewardClient, ServerUnreachable
 from tests.server_setup import free_port
-from trainer.local_server import Child, LocalServer, LocalServerError
+from trainer.launch.server import Child, LocalServer, LocalServerError
 
 
 def test_it_answers_while_entered_and_is_gone_afterwards(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from shared.webhooks import SIGNATURE, NotAuthentic, sign, verify
+from shared.webhooks import SIGNATURE, NotAuthentic, signature, verify
 
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMhISE="
 MESSAGE = json.dumps(
@@ -34,15 +34,15 @@ NOW = 1_767_225_600
 
 
 def headers_of(body: bytes, at: int = NOW, secret: str = SECRET) -> dict[str, str]:
-    signature = sign(secret, "msg_1", at, body)
-    return {"Webhook-Id": "msg_1", "Webhook-Timestamp": str(at), "Webhook-Signature": signature}
+    signed = signature(secret, "msg_1", at, body)
+    return {"Webhook-Id": "msg_1", "Webhook-Timestamp": str(at), "Webhook-Signature": signed}
 
 
 @given(st.binary(max_size=64), st.integers(10**9, 2 * 10**9), st.text("ab_1", min_size=1))
 def test_signatures_are_those_of_the_official_library(body: bytes, at: int, name: str) -> None:
     text = body.hex()
     theirs = Webhook(SECRET).sign(name, datetime.fromtimestamp(at, UTC), text)
-    assert sign(SECRET, name, at, text.encode()) == theirs
+    assert signature(SECRET, name, at, text.encode()) == theirs
 
 
 def test_an_authentic_message_is_believed() -> None:

@@ -12,7 +12,7 @@ from trainer.errors import ConfigError
 CONFIGS = [
     path
     for path in sorted(Path("trainer/configs").glob("*.toml"))
-    if not path.name.startswith("pretrain")  # another tree: `trainer.tiny.pretrain`
+    if not path.name.startswith("pretrain")  # another tree: `trainer.pretraining.pretrain`
 ]
 
 

@@ -12,7 +12,8 @@ import pytest
 from transformers import ResNetConfig
 
 from reward_server.__main__ import main
-from reward_server.scorers import Failed, Outcome, Scored, Scorer, ScorerItem, UnknownScorer, load
+from reward_server.domain.outcomes import Failed, Outcome, Scored
+from reward_server.scorers import Scorer, ScorerItem, UnknownScorer, load
 from reward_server.scorers.geneval import GenEvalTarget
 from shared.client import build_request
 from shared.schema import Json

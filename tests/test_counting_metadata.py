@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reward_server.scorers import Failed, Scored, ScorerItem, load
+from reward_server.domain.outcomes import Failed, Scored
+from reward_server.scorers import ScorerItem, load
 from reward_server.scorers.counting import CountingOptions, CountingScorer
 from reward_server.scorers.geneval import DetectedObject, GenEvalTarget, judge, relations
 from trainer.tiny.scenes import SIDE, Scene, Shape, render

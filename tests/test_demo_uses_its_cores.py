@@ -17,8 +17,8 @@ from rich.console import Console
 from tests.fakes import build_sd3_folder
 from tests.server_setup import Server
 from trainer.config import Config, load_config
-from trainer.launch import ProcessError, process_count, train_together
-from trainer.metrics import read_metrics
+from trainer.launch.together import ProcessError, process_count, train_together
+from trainer.run.log import read_metrics
 from trainer.tiny.prompt_files import path_of
 
 

@@ -15,7 +15,8 @@ from tests.evaluation_setup import FunctionAsServer
 from tests.server_setup import free_port
 from trainer.cli import main
 from trainer.config import Config, load_config, with_overrides
-from trainer.doctor import (
+from trainer.doctor.configuration import config_findings
+from trainer.doctor.surroundings import (
     NEEDED,
     Finding,
     Surroundings,
@@ -29,8 +30,7 @@ from trainer.doctor import (
     weights_finding,
     worst,
 )
-from trainer.doctor_config import config_findings
-from trainer.evaluation import Evaluation, save, weight_hashes
+from trainer.evaluation.results import Evaluation, save, weight_hashes
 
 URL = "http://127.0.0.1:8000"
 

@@ -19,8 +19,26 @@ from shared.schema import MAX_BODY_BYTES, MAX_ITEMS
 from tests.evaluation_setup import FunctionAsServer, truth
 from trainer.config import PromptSet, load_config, with_overrides
 from trainer.errors import PromptError
-from trainer.evaluate import Gallery, Policy, Settings, batches, evaluate, per_request
-from trainer.evaluation import (
+from trainer.evaluation.evaluate import (
+    EvaluationSettings,
+    Gallery,
+    Policy,
+    batches,
+    evaluate,
+    per_request,
+)
+from trainer.evaluation.measure import sampling
+from trainer.evaluation.prompts import (
+    COLUMNS,
+    TEXT,
+    EvalImage,
+    configured_prompts,
+    embedded_prompts,
+    fingerprint,
+    images,
+    read_prompts,
+)
+from trainer.evaluation.results import (
     OVERALL,
     START,
     TEACHER,
@@ -35,22 +53,11 @@ from trainer.evaluation import (
     table,
     weight_hashes,
 )
-from trainer.evaluation_set import (
-    COLUMNS,
-    TEXT,
-    EvalImage,
-    configured_prompts,
-    embedded_prompts,
-    fingerprint,
-    images,
-    read_prompts,
-)
-from trainer.groups import Prompt as GroupPrompt
-from trainer.measure import sampling
+from trainer.rewards.groups import Prompt as GroupPrompt
 from trainer.tiny.scenes import Scene, render
 from trainer.tiny.world import TAGS, Prompt, Wanted, sample_scene, split
 
-SETTINGS = Settings(images_per_tag=6, signs=4, batch=4)
+SETTINGS = EvaluationSettings(images_per_tag=6, signs=4, batch=4)
 LATENTS = (2, 4, 4)
 
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from tests.fakes import build_sd3_folder
-from trainer.backbones import load_backbone
 from trainer.config import ComputeConfig, Config
 from trainer.errors import ModelError
-from trainer.evaluation import TRAINED
+from trainer.evaluation.policies import few_step
+from trainer.evaluation.results import TRAINED
 from trainer.export import export
-from trainer.lora_files import LoraSpec
-from trainer.networks import Networks
-from trainer.policies import few_step
+from trainer.models.backbones import load_backbone
+from trainer.models.lora_files import LoraSpec
+from trainer.models.networks import Networks
 
 PROMPTS = ["a red circle", "two blue squares", "a sign"]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.flow import (
+from trainer.arithmetic.flow import (
     interpolate,
     mixed_noise,
     renoise,

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.groups import advantages
+from trainer.rewards.groups import advantages
 
 NAN = math.nan
 rewards = st.lists(

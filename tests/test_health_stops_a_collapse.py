@@ -12,12 +12,20 @@ import torch
 from shared.images import Pixels
 from tests.fakes import FunctionServer, brightness
 from tests.small_runs import final_state, prompt_set, small_run, trained
+from trainer.arithmetic.randomness import normals
 from trainer.config import Config, HealthConfig
 from trainer.errors import TrainingCollapsedError
-from trainer.health import CONTRAST, DIVERSITY, PULL, ROUGHNESS, SIGNS, Guard, image_statistics
-from trainer.metrics import read_metrics
-from trainer.randomness import normals
-from trainer.run_folder import trained_lora
+from trainer.run.folder import trained_lora
+from trainer.run.health import (
+    CONTRAST,
+    DIVERSITY,
+    PULL,
+    ROUGHNESS,
+    SYMPTOMS,
+    Guard,
+    image_statistics,
+)
+from trainer.run.log import read_metrics
 from trainer.tiny.judge import verdict
 from trainer.tiny.scenes import Scene, Shape, render
 
@@ -110,7 +118,7 @@ def test_scorers_that_part_stop_the_run_the_second_time() -> None:
     assert Guard(HealthConfig(second_gap=None)).observe_gap(0.9) is None
 
 
-@pytest.mark.parametrize("sign", SIGNS, ids=lambda sign: sign.metric)
+@pytest.mark.parametrize("sign", SYMPTOMS, ids=lambda sign: sign.metric)
 def test_a_sign_is_named_once_until_it_has_been_well_again(sign) -> None:  # type: ignore[no-untyped-def]
     guard = Guard(HealthConfig(baseline=2, smoothing=0.0))
     bad = {sign.metric: sign.limit + (-0.05 if sign.above else 0.05)}

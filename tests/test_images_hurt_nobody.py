@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_server import worker
 from reward_server.blobs import Blobs
-from reward_server.scorers import Failed, Outcome, Scored
+from reward_server.domain.outcomes import Failed, Outcome, Scored
 from reward_server.scorers.ocr import OcrScorer
+from reward_server.scoring import worker
 from reward_server.store.leases import MachineLease
 from shared.images import MAX_SIDE, ImageError, decode, probe, sha256_hex, to_b64
 from tests.odd_images import RAMP, READABLE, REFUSED, any_file, texts

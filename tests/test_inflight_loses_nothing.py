@@ -12,11 +12,11 @@ import torch
 from shared.errors import ServerUnreachable
 from shared.images import Pixels
 from tests.fakes import FunctionServer, brightness
+from trainer.arithmetic.flow import time_grid
 from trainer.errors import ConfigError, UnscoredError
-from trainer.flow import time_grid
-from trainer.groups import Group, Prompt
-from trainer.inflight import InFlight, RewardTraits, known_rewards, to_pixels
-from trainer.rollout import Trajectory
+from trainer.models.rollout import Trajectory
+from trainer.rewards.groups import Group, Prompt
+from trainer.rewards.inflight import InFlight, RewardTraits, known_rewards, to_pixels
 
 MACHINE = {"brightness": RewardTraits(human=False, takes_target=False)}
 HUMAN = {"human": RewardTraits(human=True, takes_target=False)}

@@ -15,14 +15,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from trainer.backbones import Backbone, Conditioning
+from trainer.arithmetic.randomness import integer, normal, normals, uniform
 from trainer.config import OptimizerConfig, OptimizerKind
 from trainer.errors import ConfigError, TrainingDivergedError
-from trainer.interrupt import interruptible
-from trainer.metrics import RunLog, grid, read_metrics
-from trainer.optimizers import RoleOptimizer, schedule_factor
-from trainer.randomness import integer, normal, normals, uniform
-from trainer.texts import TextCache
+from trainer.models.backbones import Backbone, Conditioning
+from trainer.models.texts import TextCache
+from trainer.optim.optimizers import RoleOptimizer, schedule_factor
+from trainer.run.interrupt import interruptible
+from trainer.run.log import RunLog, grid, read_metrics
 
 
 @pytest.mark.parametrize(

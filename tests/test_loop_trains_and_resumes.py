@@ -27,10 +27,10 @@ from tests.small_runs import (
     trained,
 )
 from trainer.errors import CheckpointError, ConfigError
-from trainer.heldout import Probe
 from trainer.loop import train
-from trainer.lora_files import Lora, LoraSpec
-from trainer.metrics import read_metrics
+from trainer.models.lora_files import Lora, LoraSpec
+from trainer.run.heldout import Probe
+from trainer.run.log import read_metrics
 
 
 @pytest.mark.parametrize("window", [0, 2], ids=["no lead", "one batch ahead"])

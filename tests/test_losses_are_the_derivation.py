@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.groups import advantages
-from trainer.rollout import Step
+from trainer.models.rollout import Step
+from trainer.rewards.groups import advantages
 from trainer.tdm_r1.losses import (
     anchor_loss,
     clip_distance,

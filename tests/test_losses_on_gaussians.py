@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.flow import interpolate, velocity_to_x0
-from trainer.rollout import Step
+from trainer.arithmetic.flow import interpolate, velocity_to_x0
+from trainer.models.rollout import Step
 from trainer.tdm_r1.losses import denoising_distance, generator_loss
 from trainer.tdm_r1.targets import noised_target
 

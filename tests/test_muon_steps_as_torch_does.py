@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.muon import Match, Muon, orthogonal
+from trainer.optim.muon import Match, Muon, orthogonal
 
 SHAPES = ((4, 16), (16, 4), (8, 8), (8, 8), (32, 8))
 BFLOAT16 = 2**-7

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.backbones import Backbone, Conditioning, load_backbone
+from trainer.arithmetic.flow import time_grid
+from trainer.arithmetic.randomness import normals
 from trainer.config import Config, RolloutConfig, load_config
 from trainer.errors import ModelError
-from trainer.evaluation import TRAINED
-from trainer.flow import time_grid
-from trainer.lora_files import LoraSpec, read_lora, write_lora
-from trainer.networks import Networks, Role, Source, build_networks
-from trainer.policies import few_step
-from trainer.randomness import normals
-from trainer.rollout import rollout
+from trainer.evaluation.policies import few_step
+from trainer.evaluation.results import TRAINED
+from trainer.models.backbones import Backbone, Conditioning, load_backbone
+from trainer.models.lora_files import LoraSpec, read_lora, write_lora
+from trainer.models.networks import Networks, Role, Source, build_networks
+from trainer.models.rollout import rollout
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
 from trainer.tdm_r1.state import Batch, ScoredBatch, TrainState

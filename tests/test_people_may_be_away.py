@@ -8,8 +8,8 @@ from shared.schema import Job, ScoreRequest
 from tests.fakes import FunctionServer, brightness, build_sd3_folder
 from tests.small_runs import trained
 from trainer.config import load_config
-from trainer.metrics import read_metrics
-from trainer.prompts import PromptStream
+from trainer.rewards.prompts import PromptStream
+from trainer.run.log import read_metrics
 
 REWARDS = ("brightness", "human")
 WINDOW = 2

@@ -26,7 +26,7 @@ from trainer.photos.prompt_files import (
     draw,
     sample,
 )
-from trainer.prompts import read_prompt_set
+from trainer.rewards.prompts import read_prompt_set
 
 
 def lines(folder: Path, which: str) -> list[Metadata]:

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional
 
 from trainer.cli import main
+from trainer.pretraining.stage import Schedule, optimise
 from trainer.tiny.scenes import SIDE
-from trainer.tiny.stage import Schedule, optimise
 
 CONFIG = """
 bf16 = false

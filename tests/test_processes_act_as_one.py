@@ -28,13 +28,13 @@ from tests.small_runs import (
     trained,
 )
 from tests.small_updates import scored
-from trainer.checkpoint import load_checkpoint
 from trainer.config import Config
 from trainer.errors import CheckpointError, ConfigError, UnscoredError
-from trainer.inflight import InFlight
-from trainer.metrics import read_metrics
-from trainer.networks import Role
+from trainer.models.networks import Role
 from trainer.processes import Processes, joined_processes
+from trainer.rewards.inflight import InFlight
+from trainer.run.checkpoint import load_checkpoint
+from trainer.run.log import read_metrics
 from trainer.tdm_r1.surrogate import update_surrogate
 
 
@@ -129,7 +129,7 @@ def is_let_down(rank: int, config: Config) -> None:
 
     words = "scored not one picture" if rank == 1 else "another process of this run says"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UnscoredError, match=words):
-        patch.setattr("trainer.opening.InFlight", partial(InFlight, unscored=2))
+        patch.setattr("trainer.run.opening.InFlight", partial(InFlight, unscored=2))
         trained(config, FunctionServer(fails))
     trained(config, FunctionServer(brightness), resume=True)
 

@@ -9,7 +9,7 @@ import pytest
 
 from trainer.config import PromptSet
 from trainer.errors import PromptError
-from trainer.prompts import PromptStream, read_prompt_set
+from trainer.rewards.prompts import PromptStream, read_prompt_set
 
 GENEVAL = {
     "tag": "position",

@@ -19,12 +19,12 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select
 
-from reward_server.queue import Blob, NewItem, NewJob, Rules
+from reward_server.domain.jobs import Blob, NewItem, NewJob, Rules
 from reward_server.store import Store, claims, jobs, labels, leases
 from reward_server.store.changes import Change, ChangeRefused, change
 from reward_server.store.tables import assignment
 from shared.schema import TERMINAL, Label
-from shared.schema_labels import LeaseRef, SubmitRow
+from shared.schema.labels import LeaseRef, SubmitRow
 
 IMAGE = Blob("a" * 64, "image/png", 1, 8, 8)
 SETTLE_S = 5.0

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
-from reward_server.queue import Blob, NewItem, NewJob
-from reward_server.scorers import Failed, Scored
+from reward_server.domain.jobs import Blob, NewItem, NewJob
+from reward_server.domain.outcomes import Failed, Scored
 from reward_server.store import Store, jobs, leases
 from reward_server.store.leases import MachineLease
 from reward_server.store.tables import assignment, item

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Connection, func, select
 
-from reward_server.queue import Blob, Kind, NewItem, NewJob, Rules
-from reward_server.scorers import Scored
+from reward_server.domain.jobs import Blob, Kind, NewItem, NewJob, Rules
+from reward_server.domain.outcomes import Scored
 from reward_server.store import Store, claims, jobs, labels, leases
 from reward_server.store.locks import lock_items, lock_jobs, lock_name
 from reward_server.store.tables import assignment, job
-from shared.schema_labels import SubmitRow
+from shared.schema.labels import SubmitRow
 
 IMAGES = [Blob(f"{i:064x}", "image/png", 1, 8, 8) for i in range(12)]
 MACHINES, PEOPLE, JOBS = 4, 3, 9

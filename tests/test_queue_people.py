@@ -11,12 +11,12 @@ from collections import Counter
 import pytest
 from sqlalchemy import func, select
 
-from reward_server.queue import Blob, NewItem, NewJob, Rules
+from reward_server.domain.jobs import Blob, NewItem, NewJob, Rules
 from reward_server.store import Store, claims, jobs, labels, leases
 from reward_server.store.claims import HumanLease
 from reward_server.store.tables import assignment, item
 from shared.schema import Label
-from shared.schema_labels import LeaseRef, SubmitRow
+from shared.schema.labels import LeaseRef, SubmitRow
 
 PEOPLE, K, ITEMS = 8, 3, 60
 IMAGE = Blob("a" * 64, "image/png", 1, 8, 8)

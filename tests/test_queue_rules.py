@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_server.queue import (
+from reward_server.domain.jobs import (
     IllegalMove,
     Rules,
     Tally,
@@ -16,7 +16,7 @@ from reward_server.queue import (
     decide_job,
     lease_seconds,
 )
-from reward_server.votes import agreement, mean_reward
+from reward_server.domain.votes import agreement, mean_reward
 from shared.schema import TERMINAL, Label
 
 tallies = st.builds(Tally, *[st.integers(0, 6)] * 3)

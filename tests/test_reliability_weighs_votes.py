@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_server.agreement import Vote
-from reward_server.reliability import dawid_skene, weight
-from reward_server.votes import mean_reward, weighted_reward
+from reward_server.domain.agreement import Vote
+from reward_server.domain.reliability import dawid_skene, weight
+from reward_server.domain.votes import mean_reward, weighted_reward
 
 VOTES = st.lists(
     st.tuples(st.integers(0, 8), st.integers(0, 5), st.booleans()),

@@ -9,12 +9,12 @@ import torch
 
 from tests.fakes import FunctionServer, brightness
 from tests.small_runs import cut_short, final_state, same_bits, small_run, trained
+from trainer.arithmetic.flow import time_grid
 from trainer.config import Config, GroupsConfig
-from trainer.flow import time_grid
-from trainer.groups import Group, Prompt, ScoredGroup
-from trainer.metrics import read_metrics
-from trainer.replay import Replay
-from trainer.rollout import Trajectory
+from trainer.models.rollout import Trajectory
+from trainer.rewards.groups import Group, Prompt, ScoredGroup
+from trainer.run.log import read_metrics
+from trainer.run.replay import Replay
 
 
 def scored(index: int) -> ScoredGroup:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.intervals import Estimate, mean, mean_of, paired_difference, wilson
+from trainer.evaluation.intervals import Estimate, mean, mean_of, paired_difference, wilson
 
 
 def test_wilson_equals_the_published_example() -> None:

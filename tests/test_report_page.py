@@ -14,17 +14,24 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from shared.images import encode_png
-from shared.schema_ops import RunStats, Traffic
+from shared.schema.ops import RunStats, Traffic
 from trainer.commands.report import present
 from trainer.config import Config
-from trainer.evaluation import START, TEACHER, TRAINED, Evaluation, EvaluationError, Row, save
-from trainer.evaluation_set import COLUMNS, TEXT
-from trainer.gather import gather, seconds_per_iteration
-from trainer.metrics import FILE_NAME
-from trainer.report import page
-from trainer.report_data import Shot
-from trainer.report_plots import smoothed, ticks
-from trainer.run_folder import (
+from trainer.evaluation.prompts import COLUMNS, TEXT
+from trainer.evaluation.results import (
+    START,
+    TEACHER,
+    TRAINED,
+    Evaluation,
+    EvaluationError,
+    Row,
+    save,
+)
+from trainer.evaluation.shots import Shot
+from trainer.report.charts import smoothed, ticks
+from trainer.report.gather import gather, seconds_per_iteration
+from trainer.report.page import page
+from trainer.run.folder import (
     CONFIG,
     EVALUATION,
     RunFolderError,
@@ -33,6 +40,7 @@ from trainer.run_folder import (
     save_stats,
     trained_lora,
 )
+from trainer.run.log import FILE_NAME
 
 ITERATIONS = 20
 HOSTILE = "<script>alert('a sign')</script>"

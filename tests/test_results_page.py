@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.test_ablation_fills_its_page import matrix
-from trainer.ablation import Claim, load_ablation
-from trainer.intervals import Estimate
-from trainer.results import (
+from trainer.ablation.matrix import Claim, load_ablation
+from trainer.ablation.page import markdown
+from trainer.ablation.plots import draw, mean_curve, timed
+from trainer.ablation.results import (
     PICTURES,
     SIGNS,
     CellResult,
@@ -21,8 +22,7 @@ from trainer.results import (
     order,
     over_seeds,
 )
-from trainer.results_page import markdown
-from trainer.results_plots import draw, mean_curve, timed
+from trainer.evaluation.intervals import Estimate
 
 
 def results(tmp_path: Path) -> Results:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.backbones import Conditioning
+from trainer.arithmetic.flow import time_grid
 from trainer.config import RolloutConfig
-from trainer.flow import time_grid
-from trainer.rollout import (
+from trainer.models.backbones import Conditioning
+from trainer.models.rollout import (
     Trajectory,
     guided_velocity,
     own_fresh_noise,

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import create_engine, event
 from starlette.testclient import TestClient
 
-from reward_server.agreement import Vote, krippendorff_alpha, wilson
-from reward_server.queue import Blob, NewItem, NewJob, Rules
+from reward_server.domain.agreement import Vote, krippendorff_alpha, wilson
+from reward_server.domain.jobs import Blob, NewItem, NewJob, Rules
 from reward_server.store import Store, campaign_stats, jobs, runs
 from reward_server.store.runs import spread
 from reward_server.store.tables import assignment, item, job

@@ -16,7 +16,7 @@ from tests.server_setup import ENV, ROOT, Server, sign
 
 BRIGHTNESS = """
 from pydantic import BaseModel
-from reward_server.scorers import Scored
+from reward_server.domain.outcomes import Scored
 
 class Target(BaseModel):
     at_least: float = 0.0
@@ -65,7 +65,7 @@ def scored(client: RewardClient, target: dict | None) -> float:
     ("entry", "words"),
     [
         ("x=nowhere:Scorer", "scorer 'nowhere:Scorer': No module named 'nowhere'"),
-        ("x=reward_server.queue:NewJob", "lacks name, model"),
+        ("x=reward_server.domain.jobs:NewJob", "lacks name, model"),
         ("x=reward_server.scorers.ocr:Nope", "expected 'module:Class'"),
     ],
 )

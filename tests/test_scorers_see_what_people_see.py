@@ -1,6 +1,6 @@
 """The reward agrees with a person: 100 generated pictures, judged once by looking at them.
 
-`tests/eye/verdicts.jsonl` holds that person's verdicts; `python -m trainer.tiny.eye_check`
+`tests/eye/verdicts.jsonl` holds that person's verdicts; `python -m trainer.pretraining.eye_check`
 makes new pictures to judge.
 """
 
@@ -17,7 +17,7 @@ from reward_server.scorers.geneval import GenEvalTarget, judge
 from reward_server.scorers.ocr import OcrScorer, normalise
 from reward_server.scorers.shapes import detect
 from shared.images import Pixels
-from trainer.tiny.eye_check import COLUMNS, FOLDER
+from trainer.pretraining.eye_check import COLUMNS, FOLDER
 from trainer.tiny.scenes import SIDE
 
 

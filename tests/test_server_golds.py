@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from reward_server.__main__ import main
 from shared.images import to_b64
-from shared.schema_campaigns import CampaignSettings
+from shared.schema.campaigns import CampaignSettings
 from tests.server_setup import (
     HandClock,
     Rows,

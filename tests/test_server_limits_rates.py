@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from reward_server.__main__ import main
-from reward_server.rates import Rate, RateExceeded
+from reward_server.domain.rates import Rate, RateExceeded
 from reward_server.settings import RATE_LIMIT, Settings
 from shared.client import ServerBusy, build_request
 from shared.images import sha256_hex

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
 from reward_server.blobs import Blobs
-from reward_server.queue import Blob
-from reward_server.rates import RateExceeded
+from reward_server.domain.jobs import Blob
+from reward_server.domain.rates import RateExceeded
 from reward_server.store import Store, jobs, purging, rates
 from shared.images import sha256_hex, to_b64
 from tests.server_setup import (

@@ -19,7 +19,7 @@ from standardwebhooks import Webhook
 from starlette.testclient import TestClient
 
 from reward_server.__main__ import main
-from reward_server.queue import NewItem, NewJob
+from reward_server.domain.jobs import NewItem, NewJob
 from reward_server.store import Store, jobs, outbox, tables
 from reward_server.store.outbox import GIVE_UP_S
 from shared.webhooks import JobMessage, verify

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from reward_server.__main__ import main as command_line
-from reward_server.preferences import likes_high, likes_light
+from reward_server.simulation.tastes import likes_high, likes_light
 from shared.client import RewardClient
 from tests.labeling_setup import ROOT, Server, eventually, running_server
 

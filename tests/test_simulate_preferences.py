@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reward_server.clicker import Habits
-from reward_server.preferences import DEFAULT, PREFERENCES, likes_high, likes_light, likes_warm
+from reward_server.simulation.clicker import Habits
+from reward_server.simulation.tastes import (
+    DEFAULT,
+    PREFERENCES,
+    likes_high,
+    likes_light,
+    likes_warm,
+)
 from shared.images import encode_png
 from trainer.tiny.scenes import render
 from trainer.tiny.world import TAGS, sample_prompt, sample_scene

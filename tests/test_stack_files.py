@@ -18,7 +18,7 @@ import yaml
 from reward_server.metrics import Metrics
 from reward_server.scorers import REGISTRY
 from reward_server.store.progress import QueueFigures
-from shared.schema_ops import Traffic
+from shared.schema.ops import Traffic
 
 ROOT = Path(__file__).resolve().parents[1]
 STACK = ROOT / "reward_server" / "stack"

@@ -9,10 +9,10 @@ import pytest
 from tests.fakes import FunctionServer, brightness
 from tests.small_runs import quiet, small_run, trained
 from trainer.config import Config
-from trainer.evaluate import Settings
-from trainer.evaluation import SURROGATE, TEACHER
-from trainer.measure import Plan, measure
-from trainer.run_folder import RunFolderError, surrogate_lora
+from trainer.evaluation.evaluate import EvaluationSettings
+from trainer.evaluation.measure import Plan, measure
+from trainer.evaluation.results import SURROGATE, TEACHER
+from trainer.run.folder import RunFolderError, surrogate_lora
 
 
 def run_of(model: Path, folder: Path, *overrides: str) -> tuple[Config, Path]:
@@ -29,7 +29,7 @@ def test_phi_samples_as_its_teacher_until_it_learns(
     plan = Plan(
         config,
         (TEACHER, SURROGATE),
-        Settings(images_per_tag=1, signs=1),
+        EvaluationSettings(images_per_tag=1, signs=1),
         surrogate=surrogate_lora(folder),
     )
     server = FunctionServer(brightness, rewards=("counting", "ocr"))

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
+from trainer.pretraining.tokenizer import MAX_TOKENS, build_tokenizer
 from trainer.tiny.prompt_files import path_of, prompt_lines
 from trainer.tiny.scenes import render
-from trainer.tiny.tokenizer import MAX_TOKENS, build_tokenizer
 from trainer.tiny.world import (
     TAGS,
     Prompt,

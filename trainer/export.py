@@ -11,10 +11,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from trainer.arithmetic.flow import time_grid
 from trainer.config import Config
 from trainer.errors import ModelError
-from trainer.flow import time_grid
-from trainer.lora_files import Lora, write_lora
+from trainer.models.lora_files import Lora, write_lora
 
 README = Template("""\
 # $title

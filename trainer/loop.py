@@ -14,15 +14,15 @@ from rich.console import Console
 from shared.errors import RewardError
 from trainer.config import Config
 from trainer.errors import UnscoredError
-from trainer.health import image_statistics
-from trainer.heldout import Probe
-from trainer.inflight import to_pixels
-from trainer.interrupt import Interrupt, interruptible
-from trainer.lora_files import write_lora
-from trainer.opening import open_run
-from trainer.replay import as_replay
-from trainer.run import BEST, Run, Source
-from trainer.supply import await_scores, fill_window, replayed, roll_out
+from trainer.models.lora_files import write_lora
+from trainer.rewards.inflight import to_pixels
+from trainer.run.health import image_statistics
+from trainer.run.heldout import Probe
+from trainer.run.interrupt import Interrupt, interruptible
+from trainer.run.opening import open_run
+from trainer.run.replay import as_replay
+from trainer.run.state import BEST, Run, ScoreSource
+from trainer.run.supply import await_scores, fill_window, replayed, roll_out
 from trainer.tdm_r1.state import Batch, Metrics
 
 PROBE_TIMEOUT_S = 600.0
@@ -33,7 +33,7 @@ def train(
     config: Config,
     *,
     resume: bool = False,
-    source: Source | None = None,
+    source: ScoreSource | None = None,
     console: Console | None = None,
 ) -> Path:
     """Trains to the end of the iterations or of the time budget; returns the run's folder.

@@ -11,7 +11,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from reward_server.api.problems import invalid
 from reward_server.api.security import Overseer, Services
 from reward_server.store import campaign_stats, campaigns
-from shared.schema_campaigns import Campaign, CampaignList, CampaignPatch, CampaignStats
+from shared.schema.campaigns import Campaign, CampaignList, CampaignPatch, CampaignStats
 
 router: Final = APIRouter(tags=["campaigns"])
 

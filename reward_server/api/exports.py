@@ -9,9 +9,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from sqlalchemy import Connection
 
-from reward_server.api.problems import ApiError
-from reward_server.api.security import Manager, Overseer, Services
-from reward_server.exporting import (
+from reward_server.api.formats import (
     MEDIA_TYPES,
     Columns,
     Format,
@@ -21,6 +19,8 @@ from reward_server.exporting import (
     parquet,
     table,
 )
+from reward_server.api.problems import ApiError
+from reward_server.api.security import Manager, Overseer, Services
 from reward_server.service import Service
 from reward_server.store import progress
 from reward_server.store.pairs import pairs

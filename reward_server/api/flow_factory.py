@@ -31,7 +31,7 @@ from reward_server.service import Reward, Service
 from reward_server.store import jobs
 from shared.adapters import TARGETS, no_target
 from shared.schema import ImageRef, Job, Json, ScoreItem, ScoreRequest
-from shared.schema_flow_factory import ComputeHealth, ComputeRequest, ComputeResult, metadata_of
+from shared.schema.flow_factory import ComputeHealth, ComputeRequest, ComputeResult, metadata_of
 
 router: Final = APIRouter(prefix="/flow-factory/{reward}", tags=["flow-factory"])
 

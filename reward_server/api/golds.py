@@ -8,15 +8,15 @@ from fastapi import APIRouter, Request
 from sqlalchemy import Connection
 
 from reward_server.api.intake import json_body, parse_json, store_image
+from reward_server.api.labeling import labeling_now
 from reward_server.api.problems import ApiError
 from reward_server.api.security import Manager, Services
-from reward_server.labeling import labeling_now
+from reward_server.domain.standing import Checks, standing
 from reward_server.service import Service
 from reward_server.settings import Settings
-from reward_server.standing import Checks, standing
 from reward_server.store import golds
 from shared.images import ImageError, decode, from_b64
-from shared.schema_labels import (
+from shared.schema.labels import (
     GoldAccuracy,
     GoldList,
     GoldReceipt,

@@ -21,12 +21,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import UploadFile
 
 from reward_server.api.problems import ApiError, invalid
-from reward_server.queue import Blob, NewItem, NewJob, Rules
+from reward_server.domain.jobs import Blob, NewItem, NewJob, Rules
 from reward_server.service import Reward, Service
 from reward_server.store import campaigns, jobs, outbox
 from shared.images import ImageError, decode, from_b64, probe
 from shared.schema import MAX_ITEMS, ImageRef, Json, ScoreRequest
-from shared.schema_campaigns import CampaignSettings
+from shared.schema.campaigns import CampaignSettings
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,12 +10,12 @@ from fastapi import APIRouter, Query, Request
 from reward_server.api.problems import ApiError
 from reward_server.api.security import Requester, Services
 from reward_server.api.views import job_view
+from reward_server.domain.jobs import NEVER
 from reward_server.hub import wait_for
-from reward_server.queue import NEVER
 from reward_server.service import Service
 from reward_server.store import jobs
 from reward_server.store.changes import Change, ChangeRefused, change
-from reward_server.store.jobs import Head, Record, UnknownJob
+from reward_server.store.jobs import Head, JobRecord, UnknownJob
 from shared.schema import (
     MAX_ANSWERED_ITEMS,
     MAX_WAIT_S,
@@ -56,7 +56,7 @@ async def views(service: Service, ids: list[str], request: Request) -> list[Job]
     return await _views(service, await service.read(jobs.load, ids), request)
 
 
-async def _views(service: Service, records: list[Record], request: Request) -> list[Job]:
+async def _views(service: Service, records: list[JobRecord], request: Request) -> list[Job]:
     depth: dict[str, int] = {}
     for record in records:
         kind = record.job.kind
@@ -65,7 +65,7 @@ async def _views(service: Service, records: list[Record], request: Request) -> l
     return [_view(service, record, depth.get(record.job.kind, 0), request) for record in records]
 
 
-def _view(service: Service, record: Record, depth: int, request: Request) -> Job:
+def _view(service: Service, record: JobRecord, depth: int, request: Request) -> Job:
     eta_s = service.pace.eta_s(record.job.reward, depth, service.clock())
     return job_view(record, label_url=str(request.base_url), eta_s=eta_s)
 

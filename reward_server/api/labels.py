@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy import Connection
 
+from reward_server.api.labeling import Labeling, labeling_now
 from reward_server.api.problems import ApiError
 from reward_server.api.security import (
     LOCAL,
@@ -20,16 +21,15 @@ from reward_server.api.security import (
     sign_in,
 )
 from reward_server.api.views import lease_view
-from reward_server.labeling import Labeling, labeling_now
-from reward_server.queue import lease_seconds
+from reward_server.domain.jobs import lease_seconds
+from reward_server.domain.standing import golds_among, newcomers_golds, standing
 from reward_server.service import HUMAN, Service
 from reward_server.settings import Settings
-from reward_server.standing import golds_among, newcomers_golds, standing
 from reward_server.store import claims, golds, labels, people, progress
 from reward_server.store.claims import HumanLease
 from shared.schema import MAX_CLAIM, Label
-from shared.schema_labels import Annotator as AnnotatorView
-from shared.schema_labels import (
+from shared.schema.labels import Annotator as AnnotatorView
+from shared.schema.labels import (
     ClaimRequest,
     ClaimResult,
     LabelStats,

@@ -12,14 +12,14 @@ from reward_server import __version__
 from reward_server.api.intake import store_image, write_about
 from reward_server.api.problems import ApiError
 from reward_server.api.security import Requester, Sender, Services, Viewer
+from reward_server.domain.jobs import Blob
+from reward_server.domain.rates import Rate
 from reward_server.metrics import CONTENT_TYPE
-from reward_server.queue import Blob
-from reward_server.rates import Rate
 from reward_server.service import Service, describe
 from reward_server.store import jobs, people, progress, rates
 from shared.images import MAX_PIXELS, MAX_SIDE, MIME, ImageError, sha256_hex
 from shared.schema import API_VERSION, MAX_BODY_BYTES, MAX_ITEMS, MAX_WAIT_S, StoredImage
-from shared.schema_ops import Health, Info, Limits, RewardInfo
+from shared.schema.ops import Health, Info, Limits, RewardInfo
 
 router: Final = APIRouter(tags=["operations"])
 

@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from reward_server.rates import RateExceeded
+from reward_server.domain.rates import RateExceeded
 from shared.schema import ErrorCode
 
 log = structlog.get_logger()

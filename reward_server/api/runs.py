@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query
 from reward_server.api.problems import ApiError
 from reward_server.api.security import Overseer, Services
 from reward_server.store import progress, runs
-from shared.schema_ops import RunStats
-from shared.schema_runs import RunList, RunSamples, RunView
+from shared.schema.ops import RunStats
+from shared.schema.runs import RunList, RunSamples, RunView
 
 router: Final = APIRouter(tags=["runs"])
 

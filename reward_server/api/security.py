@@ -15,7 +15,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from sqlalchemy import Connection, Row
 
 from reward_server.api.problems import ApiError
-from reward_server.rates import Rate
+from reward_server.domain.rates import Rate
 from reward_server.service import Service
 from reward_server.store import people, rates
 from shared.schema import Scope

@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy import Row
 
 from reward_server.store.claims import HumanLease
-from reward_server.store.jobs import Record
+from reward_server.store.jobs import JobRecord
 from shared.schema import Counts, ItemError, ItemResult, Job, VoteCounts
-from shared.schema_labels import ClaimedItem
+from shared.schema.labels import ClaimedItem
 
 
-def job_view(record: Record, *, label_url: str, eta_s: float | None) -> Job:
+def job_view(record: JobRecord, *, label_url: str, eta_s: float | None) -> Job:
     """A job as its requester sees it."""
     row = record.job
     data = [_item_view(item) for item in record.items]

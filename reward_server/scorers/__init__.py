@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from reward_server.domain.outcomes import Failed, Outcome, Scored
 from shared.images import Pixels
-from shared.schema import ItemErrorCode, Json
+
+__all__ = [
+    "REGISTRY",
+    "Failed",
+    "Outcome",
+    "Scored",
+    "Scorer",
+    "ScorerItem",
+    "UnknownScorer",
+    "load",
+]
 
 REGISTRY: Final[Mapping[str, str]] = {
     "ocr": "reward_server.scorers.ocr:OcrScorer",
@@ -35,25 +46,6 @@ class ScorerItem(Generic[TargetT, OptionsT]):
     image: Pixels
     target: TargetT
     options: OptionsT
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A finite reward, usually in [0, 1], and JSON-able facts that explain it."""
-
-    reward: float
-    detail: Json = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Failed:
-    """No reward, and why."""
-
-    message: str
-    code: ItemErrorCode = "scorer_failed"
-
-
-Outcome = Scored | Failed
 
 
 class Scorer(Protocol[TargetT, OptionsT]):

@@ -14,7 +14,8 @@ from typing import ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from reward_server.scorers import Failed, Outcome, Scored, ScorerItem
+from reward_server.domain.outcomes import Failed, Outcome, Scored
+from reward_server.scorers import ScorerItem
 from reward_server.scorers.geneval import (
     DetectedObject,
     GenEvalTarget,

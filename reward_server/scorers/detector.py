@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from reward_server.scorers import Outcome, ScorerItem, UnknownScorer
+from reward_server.domain.outcomes import Outcome
+from reward_server.scorers import ScorerItem, UnknownScorer
 from reward_server.scorers.counting import CountingScorer, Detector, JudgeOptions
 from reward_server.scorers.geneval import DetectedObject, GenEvalTarget
 from reward_server.scorers.shapes import PALETTE, background_color, nearest_color

@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from rapidfuzz.distance import Levenshtein
 
-from reward_server.scorers import Failed, Outcome, Scored, ScorerItem
+from reward_server.domain.outcomes import Failed, Outcome, Scored
+from reward_server.scorers import ScorerItem
 from shared.images import Pixels
 
 READABLE_PX: Final = 160

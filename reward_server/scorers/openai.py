@@ -26,7 +26,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from reward_server.scorers import Failed, Outcome, Scored, ScorerItem, UnknownScorer
+from reward_server.domain.outcomes import Failed, Outcome, Scored
+from reward_server.scorers import ScorerItem, UnknownScorer
 from shared.exchange import is_loopback
 from shared.images import encode_png, to_b64
 

@@ -9,11 +9,17 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, func, select
 
-from reward_server.agreement import Vote, krippendorff_alpha, raw_agreement, wilson, with_others
+from reward_server.domain.agreement import (
+    Vote,
+    krippendorff_alpha,
+    raw_agreement,
+    wilson,
+    with_others,
+)
 from reward_server.store.campaigns import belongs_to
 from reward_server.store.reliability import gold_votes, latest_votes, learned
 from reward_server.store.tables import assignment, item, job
-from shared.schema_campaigns import Agreement, AnnotatorStats, CampaignStats, OpenGroup, Share
+from shared.schema.campaigns import Agreement, AnnotatorStats, CampaignStats, OpenGroup, Share
 
 HOUR_S: Final = 3600.0
 PARTS: Final = 24

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, or_, select
 
 from reward_server.store.locks import lock_name
 from reward_server.store.tables import campaign, job, traffic
-from shared.schema_campaigns import DEFAULT_CAMPAIGN, Campaign, CampaignPatch, CampaignSettings
+from shared.schema.campaigns import DEFAULT_CAMPAIGN, Campaign, CampaignPatch, CampaignSettings
 
 PROBE: Final = ".heldout"
 """Ending of the run id of a run's probes, the same prompts again and again: its campaign too."""

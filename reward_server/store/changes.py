@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from reward_server.queue import Rules, Tally, decide_item, votes_needed
+from reward_server.domain.jobs import Rules, Tally, decide_item, votes_needed
 from reward_server.store.locks import lock_items, lock_jobs
 from reward_server.store.settling import answer, note, rules_of, settle, write_items
 from reward_server.store.tables import assignment, item, job

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, bindparam, exists, func, select, update
 
-from reward_server.queue import LIVE
+from reward_server.domain.jobs import LIVE
 from reward_server.store.leases import grant
 from reward_server.store.locks import lock_items, lock_name
 from reward_server.store.settling import start
 from reward_server.store.sql import insert_new
 from reward_server.store.tables import assignment, blob, closed_page, item, job
-from shared.schema_labels import LeaseRef
+from shared.schema.labels import LeaseRef
 
 AT_ONCE: Final = 256
 """Items looked at together when somebody asks for the next ones."""

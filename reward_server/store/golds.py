@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, select, update
 
-from reward_server.queue import LIVE, Blob, NewItem, NewJob
-from reward_server.standing import WINDOW, Record
+from reward_server.domain.jobs import LIVE, Blob, NewItem, NewJob
+from reward_server.domain.standing import WINDOW, GoldRecord
 from reward_server.store.jobs import add_blobs, item_row, job_row
 from reward_server.store.leases import grant
 from reward_server.store.locks import lock_name
@@ -109,12 +109,12 @@ def _unseen(worker: str) -> ColumnElement[bool]:
     return _IN_USE & ~seen
 
 
-def record(connection: Connection, worker: str) -> Record:
+def record(connection: Connection, worker: str) -> GoldRecord:
     """How a person does on golds; programs with a key are not checked and see none."""
     person = select(annotator.c.checked_since).where(annotator.c.name == worker)
     since = connection.execute(person).scalar()
     if since is None:
-        return Record(0, 0, 0, 0)
+        return GoldRecord(0, 0, 0, 0)
     mine = _ANSWERED & _IN_USE & (assignment.c.worker == worker) & (assignment.c.done_at > since)
     latest = (
         select(_RIGHT.label("right"))
@@ -131,7 +131,7 @@ def record(connection: Connection, worker: str) -> Record:
         & (assignment.c.state == "leased")
     )
     held = connection.execute(select(func.count()).where(on_screen)).scalar_one()
-    return Record(sum(answers), len(answers), int(held), int(unseen))
+    return GoldRecord(sum(answers), len(answers), int(held), int(unseen))
 
 
 def claim(

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, select, tuple_, update
 
-from reward_server.queue import (
+from reward_server.domain.jobs import (
     NEVER,
     Blob,
     ItemKind,
@@ -21,7 +21,7 @@ from reward_server.queue import (
     NewJob,
     advance,
 )
-from reward_server.rates import Rate
+from reward_server.domain.rates import Rate
 from reward_server.store import rates
 from reward_server.store.locks import lock_items, lock_jobs, lock_name
 from reward_server.store.settling import announce, note, settle
@@ -70,7 +70,7 @@ class IdempotencyMismatch(Exception):
 
 
 @dataclass(frozen=True)
-class Record:
+class JobRecord:
     """A job's row and its items' rows in request order; every job has items."""
 
     job: Row[Any]
@@ -205,7 +205,7 @@ def pending(connection: Connection, kind: ItemKind) -> int:
 
 
 def add_blobs(connection: Connection, blobs: Iterable[Blob], now: float) -> None:
-    """Record images whose files are stored; known ones are as good as new."""
+    """JobRecord images whose files are stored; known ones are as good as new."""
     rows = {one.sha256: asdict(one) | {"created_at": now} for one in blobs}
     insert_or_refresh(connection, blob, list(rows.values()), ("created_at",))
 
@@ -226,7 +226,7 @@ def find_blobs(connection: Connection, hashes: Iterable[str]) -> dict[str, Blob]
     }
 
 
-def load(connection: Connection, ids: Sequence[str]) -> list[Record]:
+def load(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
     """Jobs with their items, in the order of ``ids``; unknown and purged ids are left out."""
     kept = job.c.id.in_(list(ids)) & _SHOWN
     rows = {r.id: r for r in connection.execute(select(job).where(kept))}
@@ -236,17 +236,17 @@ def load(connection: Connection, ids: Sequence[str]) -> list[Record]:
     )
     for row in connection.execute(query):
         items[row.job_id].append(row)
-    return [Record(rows[i], items[i]) for i in dict.fromkeys(ids) if i in rows]
+    return [JobRecord(rows[i], items[i]) for i in dict.fromkeys(ids) if i in rows]
 
 
-def load_news(connection: Connection, job_id: str, rev: int | None = None) -> Record | None:
+def load_news(connection: Connection, job_id: str, rev: int | None = None) -> JobRecord | None:
     """A job if it is over or its revision is not ``rev``, else its row alone; None if unknown."""
     row = connection.execute(_HEAD, {"id": job_id}).first()
     if row is None:
         return None
     if row.status not in TERMINAL and rev in (None, row.rev):
-        return Record(row, [])
-    return Record(row, list(connection.execute(_ITEMS, {"id": job_id})))
+        return JobRecord(row, [])
+    return JobRecord(row, list(connection.execute(_ITEMS, {"id": job_id})))
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, bindparam, select, update
 
-from reward_server.ballot import Ballot, Lease, Voted
-from reward_server.queue import LIVE, Tally
+from reward_server.domain.ballot import Ballot, Lease, Voted
+from reward_server.domain.jobs import LIVE, Tally
 from reward_server.store.claims import HumanLease, human_leases
 from reward_server.store.leases import grant
 from reward_server.store.locks import lock_items, lock_jobs, lock_name
 from reward_server.store.settling import END, answer, note, rules_of, settle, write_items
 from reward_server.store.tables import assignment, item, job
 from shared.schema import TERMINAL, ErrorCode, Label
-from shared.schema_labels import SubmitResult, SubmitRow
+from shared.schema.labels import SubmitResult, SubmitRow
 
 _NAMED: Final = assignment.c.id.in_(bindparam("keys"))
 _MINE: Final = assignment.c.worker == bindparam("annotator")

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, exists, or_, select, update
 
-from reward_server.queue import MAX_ATTEMPTS, ItemKind, Rules, Tally, decide_item
-from reward_server.scorers import Outcome, Scored
+from reward_server.domain.jobs import MAX_ATTEMPTS, ItemKind, Rules, Tally, decide_item
+from reward_server.domain.outcomes import Outcome, Scored
 from reward_server.store.locks import lock_items, try_lock_name
 from reward_server.store.settling import answer, settle, start, write_items
 from reward_server.store.tables import assignment, item, job

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, select, update
 from reward_server.store.sql import insert_new
 from reward_server.store.tables import annotator, api_key, session
 from shared.schema import Scope
-from shared.schema_labels import Role
+from shared.schema.labels import Role
 
 
 class NameTaken(ValueError):

@@ -11,12 +11,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, distinct, func, select
 
-from reward_server.queue import LIVE
+from reward_server.domain.jobs import LIVE
 from reward_server.store import outbox
 from reward_server.store.tables import assignment, item, job, traffic
 from shared.schema import Json
-from shared.schema_labels import TOO_FAST_MS, LabelStats, QueueView
-from shared.schema_ops import RunStats, Traffic
+from shared.schema.labels import TOO_FAST_MS, LabelStats, QueueView
+from shared.schema.ops import RunStats, Traffic
 
 _HUMAN_WAITING = (item.c.status == "pending") & (item.c.kind == "human")
 _LABELLED = (assignment.c.kind == "human") & assignment.c.state.in_(("done", "skipped"))

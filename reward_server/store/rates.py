@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select, update
 
-from reward_server.rates import Rate
+from reward_server.domain.rates import Rate
 from reward_server.store.sql import insert_new
 from reward_server.store.tables import usage
 

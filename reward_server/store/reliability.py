@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, select, true, update
 
-from reward_server.agreement import Vote
-from reward_server.reliability import TYPICAL, dawid_skene, weight
+from reward_server.domain.agreement import Vote
+from reward_server.domain.reliability import TYPICAL, dawid_skene, weight
+from reward_server.domain.votes import weighted_reward
 from reward_server.store.locks import lock_items
 from reward_server.store.tables import assignment, item, job, reliability
-from reward_server.votes import weighted_reward
 
 LATEST: Final = 4000
 """Latest votes that figures of agreement and reliability rest on."""

@@ -13,10 +13,10 @@ from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, case, distinct, func, select
 
-from reward_server.agreement import Z95
+from reward_server.domain.agreement import Z95
 from reward_server.store.campaigns import PROBE
 from reward_server.store.tables import item, job, traffic
-from shared.schema_runs import (
+from shared.schema.runs import (
     Awaited,
     Curve,
     Point,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
-from reward_server.queue import Rules, advance, decide_job
+from reward_server.domain.jobs import Rules, advance, decide_job
 from reward_server.store.locks import holding_jobs, lock_jobs
 from reward_server.store.reliability import weigh
 from reward_server.store.tables import event, item, job, outbox, webhook

@@ -18,7 +18,7 @@ from rich.console import Console
 from tests.fakes import FunctionServer, brightness, build_sd3_folder
 from trainer.config import load_config
 from trainer.loop import train
-from trainer.metrics import read_metrics
+from trainer.run.log import read_metrics
 
 FILE = Path(__file__).with_name("losses.json")
 STEPS = 10

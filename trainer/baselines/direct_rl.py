@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from trainer.backbones import Conditioning
-from trainer.shapes import Latents, PerSample
+from trainer.arithmetic.shapes import Latents, PerSample
+from trainer.models.backbones import Conditioning
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch

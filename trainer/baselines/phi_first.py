@@ -11,9 +11,9 @@ from abc import abstractmethod
 
 import torch
 
-from trainer.backbones import Conditioning
-from trainer.rollout import Trajectory, sample_guided
-from trainer.shapes import Latents, PerStep
+from trainer.arithmetic.shapes import Latents, PerStep
+from trainer.models.backbones import Conditioning
+from trainer.models.rollout import Trajectory, sample_guided
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import smoothed_phi, update_generator
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch

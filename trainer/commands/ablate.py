@@ -16,21 +16,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.ablation import FAILURE, Ablation, Cell, find_cell, load_ablation
+from trainer.ablation.matrix import FAILURE, Ablation, Cell, find_cell, load_ablation
+from trainer.ablation.page import markdown
+from trainer.ablation.plots import draw
+from trainer.ablation.results import base_file, gather_results, keep
 from trainer.commands.eval import BASE_ROWS, evaluation_id, stored_rows
 from trainer.errors import TrainerError
-from trainer.evaluate import Settings
-from trainer.evaluation import TRAINED, Evaluation, load, save, weight_hashes
-from trainer.evaluation_set import TEXT
-from trainer.interrupt import terminated_like_ctrl_c
-from trainer.local_server import Child, LocalServer
+from trainer.evaluation.evaluate import EvaluationSettings
+from trainer.evaluation.measure import Plan, measure
+from trainer.evaluation.prompts import TEXT
+from trainer.evaluation.results import TRAINED, Evaluation, load, save, weight_hashes
+from trainer.launch.server import Child, LocalServer
 from trainer.loop import train
-from trainer.measure import Plan, measure
-from trainer.results import base_file, gather_results, keep
-from trainer.results_page import markdown
-from trainer.results_plots import draw
-from trainer.run import connect
-from trainer.run_folder import EVALUATION, save_shots, trained_lora
+from trainer.run.folder import EVALUATION, save_shots, trained_lora
+from trainer.run.interrupt import terminated_like_ctrl_c
+from trainer.run.state import connect
 
 POLL_S = 0.5
 
@@ -137,8 +137,8 @@ def write_page(ablation: Ablation, args: argparse.Namespace) -> Path:
     return page
 
 
-def _settings(ablation: Ablation, folder: Path) -> Settings:
-    return Settings(ablation.images_per_tag, ablation.signs, run_id=evaluation_id(folder))
+def _settings(ablation: Ablation, folder: Path) -> EvaluationSettings:
+    return EvaluationSettings(ablation.images_per_tag, ablation.signs, run_id=evaluation_id(folder))
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def _measure_base(ablation: Ablation, url: str, console: Console) -> None:
     file, config = base_file(ablation), ablation.cells[0].config(url)
     if file.is_file():
         return
-    settings = Settings(
+    settings = EvaluationSettings(
         ablation.images_per_tag, ablation.signs, run_id=f"{ablation.name}.evaluation"
     )
     plan = Plan(config, BASE_ROWS, settings)

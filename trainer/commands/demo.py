@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from shared.client import Refused, RewardClient
-from shared.schema_ops import RunStats
+from shared.schema.ops import RunStats
 from trainer.commands.eval import (
     BASE_ROWS,
     RUN_ID,
@@ -25,15 +25,15 @@ from trainer.commands.eval import (
 )
 from trainer.commands.report import present
 from trainer.config import Config, load_config, with_overrides
-from trainer.evaluate import Settings
-from trainer.evaluation import save, table
-from trainer.interrupt import terminated_like_ctrl_c
-from trainer.launch import process_count, train_together
-from trainer.local_server import LocalServer
-from trainer.measure import Plan
-from trainer.report_tables import terminal_table
-from trainer.run import connect, read_run_id
-from trainer.run_folder import EVALUATION, read_config, save_stats, trained_lora
+from trainer.evaluation.evaluate import EvaluationSettings
+from trainer.evaluation.measure import Plan
+from trainer.evaluation.results import save, table
+from trainer.launch.server import LocalServer
+from trainer.launch.together import process_count, train_together
+from trainer.report.tables import terminal_table
+from trainer.run.folder import EVALUATION, read_config, save_stats, trained_lora
+from trainer.run.interrupt import terminated_like_ctrl_c
+from trainer.run.state import connect, read_run_id
 
 CONFIGS = {
     "machine": Path("trainer/configs/tiny.toml"),
@@ -95,7 +95,7 @@ def free_name(folder: Path, name: str) -> str:
 
 
 def _run(args: argparse.Namespace, config: Config, console: Console) -> int:
-    settings = Settings(args.images_per_tag, args.signs)
+    settings = EvaluationSettings(args.images_per_tag, args.signs)
     folder = config.run.home
     plan = Plan(config, rows_of(folder, everything=args.all_rows), settings)
     if not args.all_rows:
@@ -160,7 +160,7 @@ def _server_counts(folder: Path, client: RewardClient) -> dict[str, RunStats]:
 
 def _measure_model(args: argparse.Namespace, console: Console) -> int:
     config = load_config(args.config or CONFIGS[args.reward], args.overrides)
-    settings = Settings(images_per_tag=500, signs=500, run_id=RUN_ID)
+    settings = EvaluationSettings(images_per_tag=500, signs=500, run_id=RUN_ID)
     with (
         tempfile.TemporaryDirectory(prefix="evaluation-") as data,
         LocalServer(Path(data) / "server", args.port) as server,

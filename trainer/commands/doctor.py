@@ -1,4 +1,4 @@
-"""`python -m trainer doctor`: prints what `trainer.doctor` finds."""
+"""`python -m trainer doctor`: prints what `trainer.doctor.surroundings` finds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from shared.client import RewardClient
 from shared.errors import RewardError
 from shared.keys import api_key
 from trainer.commands.train import add_config_arguments, read_config_arguments
-from trainer.doctor import Surroundings, examine, worst
-from trainer.doctor_config import config_findings
+from trainer.doctor.configuration import config_findings
+from trainer.doctor.surroundings import Surroundings, examine, worst
 
 STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 

@@ -9,8 +9,10 @@ from rich.console import Console
 
 from shared.client import RewardClient
 from trainer.config import Config, load_config, with_overrides
-from trainer.evaluate import Settings
-from trainer.evaluation import (
+from trainer.evaluation.evaluate import EvaluationSettings
+from trainer.evaluation.measure import Plan, measure, sampling
+from trainer.evaluation.prompts import configured_prompts, fingerprint, read_prompts
+from trainer.evaluation.results import (
     START,
     SURROGATE,
     TEACHER,
@@ -22,12 +24,10 @@ from trainer.evaluation import (
     require_weights,
     save,
 )
-from trainer.evaluation import table as estimates
-from trainer.evaluation_set import configured_prompts, fingerprint, read_prompts
-from trainer.measure import Plan, measure, sampling
-from trainer.report_tables import terminal_table
-from trainer.run import START_BUDGET_S, connect, read_run_id
-from trainer.run_folder import EVALUATION, read_config, save_shots, surrogate_lora, trained_lora
+from trainer.evaluation.results import table as estimates
+from trainer.report.tables import terminal_table
+from trainer.run.folder import EVALUATION, read_config, save_shots, surrogate_lora, trained_lora
+from trainer.run.state import START_BUDGET_S, connect, read_run_id
 
 BASE_ROWS = (TEACHER, START)
 RUN_ID = "evaluation"
@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
     if args.config and args.run:
         raise EvaluationError("a run is measured as it was trained; leave out --config")
     config, console = _config(args), Console()
-    settings = Settings(
+    settings = EvaluationSettings(
         images_per_tag=args.images_per_tag,
         signs=args.signs,
         seed=args.seed,

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from trainer.export import export
-from trainer.run_folder import read_config, trained_lora
+from trainer.run.folder import read_config, trained_lora
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trainer.gather import gather
-from trainer.report import write
-from trainer.report_tables import terminal_table
-from trainer.run_folder import REPORT
+from trainer.report.gather import gather
+from trainer.report.page import write
+from trainer.report.tables import terminal_table
+from trainer.run.folder import REPORT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.backbones import Conditioning
-from trainer.flow import stretch, velocity_to_x0
-from trainer.networks import Role, Source
-from trainer.rollout import guided_velocity, recompute_step
-from trainer.shapes import Latents, SampleMask
+from trainer.arithmetic.flow import stretch, velocity_to_x0
+from trainer.arithmetic.shapes import Latents, SampleMask
+from trainer.models.backbones import Conditioning
+from trainer.models.networks import Role, Source
+from trainer.models.rollout import guided_velocity, recompute_step
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.state import Batch, Draw, Metrics, TrainState
 from trainer.tdm_r1.surrogate import reference_velocity

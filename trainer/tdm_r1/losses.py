@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.flow import mean_dims, stretch
-from trainer.shapes import (
+from trainer.arithmetic.flow import mean_dims, stretch
+from trainer.arithmetic.shapes import (
     GroupFlags,
     GroupMask,
     GroupValues,

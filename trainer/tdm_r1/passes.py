@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from trainer.shapes import Latents
+from trainer.arithmetic.shapes import Latents
 
 
 @contextmanager

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.backbones import Backbone, Conditioning
+from trainer.arithmetic.flow import renoise
+from trainer.arithmetic.randomness import integer, normals, uniform
+from trainer.arithmetic.shapes import GroupValues, Latents, PerSample
 from trainer.config import Betas, Config, OptimizerKind, TimeRange
-from trainer.flow import renoise
-from trainer.networks import Networks, Role
-from trainer.optimizers import RoleOptimizer
+from trainer.models.backbones import Backbone, Conditioning
+from trainer.models.networks import Networks, Role
+from trainer.models.rollout import Step, Trajectory
+from trainer.optim.optimizers import RoleOptimizer
 from trainer.processes import ALONE, Processes
-from trainer.randomness import integer, normals, uniform
-from trainer.rollout import Step, Trajectory
-from trainer.shapes import GroupValues, Latents, PerSample
 from trainer.tdm_r1.targets import Noised, draw_time, noised_target
 
 Metrics = dict[str, float]

@@ -13,11 +13,11 @@ from functools import partial
 
 import torch
 
-from trainer.backbones import Conditioning
+from trainer.arithmetic.shapes import GroupValues, Latents, PerGroup, PerSample
 from trainer.config import SurrogateConfig
-from trainer.groups import Advantages, advantages
-from trainer.networks import Role
-from trainer.shapes import GroupValues, Latents, PerGroup, PerSample
+from trainer.models.backbones import Conditioning
+from trainer.models.networks import Role
+from trainer.rewards.groups import Advantages, advantages
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.passes import in_parts
 from trainer.tdm_r1.state import Draw, Metrics, ScoredBatch, TrainState

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.flow import mean_dims, mixed_noise, renoise, renoise_scales, stretch
-from trainer.rollout import Step
-from trainer.shapes import Latents, PerSample
+from trainer.arithmetic.flow import mean_dims, mixed_noise, renoise, renoise_scales, stretch
+from trainer.arithmetic.shapes import Latents, PerSample
+from trainer.models.rollout import Step
 
 TargetKind = Literal["mixed", "bridge"]
 MAX_SNR = 5.0

@@ -11,11 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trainer.backbones import Conditioning
-from trainer.flow import time_grid
-from trainer.networks import Role
-from trainer.rollout import Trajectory, rollout
-from trainer.shapes import Latents, PerStep
+from trainer.arithmetic.flow import time_grid
+from trainer.arithmetic.shapes import Latents, PerStep
+from trainer.models.backbones import Conditioning
+from trainer.models.networks import Role
+from trainer.models.rollout import Trajectory, rollout
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch, TrainState

@@ -1,0 +1,1 @@
+"""What `python -m reward_server` offers beside serving."""

@@ -1,0 +1,1 @@
+"""The rules of jobs, votes, standing and agreement: pure, without clock, database or HTTP."""

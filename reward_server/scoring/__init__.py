@@ -1,0 +1,1 @@
+"""Scorer processes: the pool that a server keeps, the loop in each, and who started it."""

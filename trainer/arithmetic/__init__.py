@@ -1,0 +1,1 @@
+"""Pure arithmetic: the flow process, tensor shapes, noise drawn by key."""

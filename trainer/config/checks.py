@@ -1,0 +1,141 @@
+"""Combinations of settings that load but cannot train, each with its remedy.
+
+Pure. Knows what the method needs; types and ranges of single values are checked by the tree itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from trainer.arithmetic.flow import time_grid
+
+if TYPE_CHECKING:
+    from trainer.config.tree import Config, RolloutConfig
+
+
+def cross_field_problems(config: Config) -> list[str]:
+    """One sentence per problem, the most basic first; empty if there is none."""
+    checks = (_groups, _times, _surrogate, _method)
+    return [problem for check in checks for problem in check(config)]
+
+
+def _groups(c: Config) -> Iterator[str]:
+    if c.groups.min_valid > c.groups.size:
+        yield (
+            f"groups.min_valid = {c.groups.min_valid} exceeds groups.size = {c.groups.size}: "
+            "no group could ever be used; lower min_valid"
+        )
+    if c.groups.replays:
+        yield from _replays(c)
+
+
+def _replays(c: Config) -> Iterator[str]:
+    if c.groups.memory < c.groups.per_step:
+        yield (
+            f"groups.memory = {c.groups.memory} holds no batch of groups.per_step = "
+            f"{c.groups.per_step} to replay; raise it, or set groups.replays = 0"
+        )
+    ahead = 1 if c.server.window is None else c.server.window // c.groups.per_step
+    age = ahead * (c.groups.replays + 1)
+    if age > c.groups.max_staleness:
+        yield (
+            f"groups.replays = {c.groups.replays} makes every group {age} versions old when its "
+            f"scores are used, and groups.max_staleness = {c.groups.max_staleness} takes that for "
+            f"late; set it to {2 * age}"
+        )
+
+
+def _times(c: Config) -> Iterator[str]:
+    if c.target.kind == "bridge" and c.target.t_min_gap <= 0:
+        yield "target.kind = 'bridge' is singular at t = s; set target.t_min_gap above 0 (0.02)"
+    ranges = {
+        "surrogate": c.surrogate.t_range,
+        "fake": c.fake.t_range,
+        "generator": c.generator.t_range,
+    }
+    segmented = [name for name, t_range in ranges.items() if t_range == "segment"]
+    if segmented and shortest_segment(c.rollout) <= c.target.t_min_gap:
+        yield (
+            f"{segmented[0]}.t_range = 'segment' has no room: the shortest of the "
+            f"{c.rollout.k_steps} steps is not longer than target.t_min_gap = "
+            f"{c.target.t_min_gap}; use fewer steps, a smaller gap, or t_range = 'full'"
+        )
+    first = time_grid(c.rollout.k_steps, c.rollout.flow_shift)[1]
+    if first + c.target.t_min_gap >= c.target.t_max:
+        yield (
+            f"the first step ends at t = {first:.3f}, which leaves no time between it + "
+            f"target.t_min_gap and target.t_max = {c.target.t_max}; lower rollout.flow_shift or "
+            "rollout.k_steps, or raise target.t_max"
+        )
+
+
+def _surrogate(c: Config) -> Iterator[str]:
+    if c.surrogate.t_min > 0 and c.surrogate.t_range == "segment":
+        yield (
+            f"surrogate.t_min = {c.surrogate.t_min} lies above the segments of the last steps; set "
+            "surrogate.t_range = 'full', or t_min = 0"
+        )
+    if c.surrogate.t_min >= c.target.t_max:
+        yield (
+            f"surrogate.t_min = {c.surrogate.t_min} leaves no time below target.t_max = "
+            f"{c.target.t_max}; lower it (0.7)"
+        )
+    if c.surrogate.clip is not None and c.surrogate.clip >= 1:
+        yield f"surrogate.clip = {c.surrogate.clip} never clips from below; use 1e-3 to 0.2"
+    has_phi = c.method not in ("tdm_only", "direct_rl")
+    moving = has_phi and c.reference.kind in ("ema", "hybrid")
+    if moving and c.surrogate.ema >= c.reference.decay:
+        yield (
+            f"surrogate.ema = {c.surrogate.ema} is not faster than reference.decay = "
+            f"{c.reference.decay}: the reward's sign would flip; set surrogate.ema = 0"
+        )
+    follows = has_phi and c.reference.kind in ("ema", "fake")
+    if follows and c.surrogate.kl_anchor == "teacher" and c.surrogate.kl > 0.01:
+        yield (
+            f"surrogate.kl = {c.surrogate.kl} ties phi to the frozen teacher while the reference "
+            "moves, and the reward force dies; set surrogate.kl_anchor = 'reference'"
+        )
+    if c.generator.ratio != "fixed" and c.generator.norm_floor <= 0:
+        yield (
+            f"generator.ratio = {c.generator.ratio!r} divides by |g_r|, which starts at 0; set "
+            "generator.norm_floor above 0"
+        )
+
+
+def _method(c: Config) -> Iterator[str]:
+    kind = c.reference.kind
+    if c.method == "direct_rl" and kind not in ("static", "ema"):
+        yield (
+            f"method = 'direct_rl' has no reference.kind = {kind!r}: its reference is the "
+            "generator's start ('static') or the generator's average ('ema')"
+        )
+    if c.method == "direct_rl" and c.generator.ratio != "fixed":
+        yield (
+            f"method = 'direct_rl' adds a loss, not a direction, so generator.ratio = "
+            f"{c.generator.ratio!r} cannot scale it; set generator.ratio = 'fixed' and "
+            "generator.rho"
+        )
+    if c.method == "frozen_surrogate" and kind != "static":
+        yield (
+            f"method = 'frozen_surrogate' compares a finished phi, and reference.kind = {kind!r} "
+            "would have caught up with it; set reference.kind = 'static'"
+        )
+    if c.method == "dgpo_then_distil" and kind == "fake":
+        yield (
+            "method = 'dgpo_then_distil' trains phi before there is a fake score to compare it "
+            "with; set reference.kind = 'static' or 'ema'"
+        )
+    phi_first = c.method in ("frozen_surrogate", "dgpo_then_distil")
+    if phi_first and c.dgpo.iterations >= c.run.iterations:
+        yield (
+            f"dgpo.iterations = {c.dgpo.iterations} leaves none of run.iterations = "
+            f"{c.run.iterations} for the generator; lower dgpo.iterations"
+        )
+
+
+def shortest_segment(rollout: RolloutConfig) -> float:
+    """The smallest T_{j-1} - T_j of the student's grid."""
+    grid = time_grid(rollout.k_steps, rollout.flow_shift)
+    return min(u - s for u, s in pairwise(grid))

@@ -1,0 +1,1 @@
+"""Held-out measurements: prompts, noise, policies, scores over HTTP, tables with intervals."""

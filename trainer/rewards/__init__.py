@@ -1,0 +1,1 @@
+"""Prompts, groups of pictures of one prompt, and the requests that have them scored."""
