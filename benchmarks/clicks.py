@@ -28,21 +28,22 @@ from PIL import Image
 from reward_server.domain.agreement import wilson
 from reward_server.simulation.tastes import DEFAULT, PREFERENCES, Preference
 from shared.images import Pixels
-from tests.labeling_setup import ROOT, Server
+from tests.support.labeling_setup import ROOT, Server
 from trainer.config import load_config
 from trainer.evaluation.evaluate import (
     EvaluationSettings,
     Policy,
     batches,
     generate,
-    second_opinion,
 )
 from trainer.evaluation.measure import Plan, build_policies, load_roles
-from trainer.evaluation.prompts import TEXT, embedded_prompts, images
+from trainer.evaluation.prompts import TEXT, images
 from trainer.evaluation.results import START, TRAINED
 from trainer.run.folder import read_config, trained_lora
 from trainer.run.interrupt import terminated_like_ctrl_c
 from trainer.run.log import grid
+from trainer.tiny.heldout import embedded_prompts
+from trainer.tiny.judge import verdict
 
 CONFIG: Final = ROOT / "trainer/configs/tiny-human.toml"
 RUN: Final = "clicks"
@@ -98,7 +99,7 @@ def like_rate(
         pictures = generate(policy, batch, EvaluationSettings().seed)
         for image, pixels in zip(batch, pictures, strict=True):
             liked.append(taste(pixels))
-            right.append(second_opinion(pixels, image.prompt.target) or 0.0)
+            right.append(verdict(pixels, image.prompt.target) or 0.0)
             if image.index < SHOWN:
                 shown.append(pixels)
     low, high = wilson(sum(liked), len(liked)) or (0.0, 1.0)
@@ -110,7 +111,7 @@ def before_and_after(
     run: Path, taste: Preference, per_tag: int
 ) -> tuple[dict[str, dict[str, float]], Pixels]:
     """``like_rate`` of the run's start and of its generator; a row of pictures for each."""
-    plan = Plan(read_config(run), (START, TRAINED), trained=trained_lora(run))
+    plan = Plan(read_config(run), (START, TRAINED), {}, trained=trained_lora(run))
     policies = build_policies(plan, load_roles(plan))
     measured = {name: like_rate(policies[name], taste, per_tag) for name in plan.rows}
     rows = [pictures for _, pictures in measured.values()]

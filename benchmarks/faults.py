@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.world import World
-from tests.postgres_setup import Postgres
-from tests.server_setup import Scorer, Server, eventually
+from tests.support.postgres_setup import Postgres
+from tests.support.server_setup import Scorer, Server, eventually
 
 KILLS: Final = ("scorer", "server", "attached scorer", "scorer", "server with scorers")
 """In turn: started by hand, without and with scorers of its own, and one of these."""

@@ -20,7 +20,7 @@ from shared.client import RewardClient
 from shared.images import to_b64
 from shared.request import build_request
 from shared.schema import Json
-from tests.server_setup import ENV, ROOT, eventually, free_port
+from tests.support.server_setup import ENV, ROOT, eventually, free_port
 
 PROBE_S = 0.02
 """Pause between two looks at ``/healthz``."""

@@ -32,7 +32,7 @@ from playwright.sync_api import Browser, Page
 from benchmarks.clicks import plot
 from reward_server.simulation.tastes import likes_light
 from shared.images import Pixels
-from tests.labeling_setup import ROOT, Server, chromium, eventually, unsent
+from tests.support.labeling_setup import ROOT, Server, chromium, eventually, unsent
 
 NAMES: Final = ("anna", "ben")
 RUN: Final = "live"

@@ -15,7 +15,7 @@ from reward_server.scorers.shapes import PALETTE, detect
 from shared.images import Pixels, decode, encode_png
 from shared.request import build_request
 from shared.schema import Json, ScoreRequest
-from tests.server_setup import picture, sign
+from tests.support.server_setup import picture, sign
 
 LETTERS: Final = "ABCDEFGHKLMNPRSTUVXYZ"
 """Letters that no reader takes for another one."""

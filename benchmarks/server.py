@@ -29,8 +29,8 @@ from benchmarks.engines import Engines
 from benchmarks.pictures import words
 from reward_server.domain.jobs import Kind
 from reward_server.store import Store
-from tests.postgres_setup import Postgres, postgres
-from tests.server_setup import running
+from tests.support.postgres_setup import Postgres, postgres
+from tests.support.server_setup import running
 
 SIDE: Final = 256
 PICTURES: Final = 8

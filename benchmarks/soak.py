@@ -36,7 +36,7 @@ from benchmarks.people import Annotator
 from benchmarks.pictures import MOST_VOTES, groups
 from benchmarks.world import World
 from shared.client import JobNotFound, RewardClient
-from tests.postgres_setup import postgres
+from tests.support.postgres_setup import postgres
 
 RUN: Final = "soak"
 SENDERS: Final = 6

@@ -25,7 +25,14 @@ from playwright.sync_api import Page
 
 from shared.images import encode_png, to_b64
 from shared.schema import ImageRef, ScoreItem, ScoreRequest
-from tests.labeling_setup import Server, annotator, chromium, eventually, running_server, unsent
+from tests.support.labeling_setup import (
+    Server,
+    annotator,
+    chromium,
+    eventually,
+    running_server,
+    unsent,
+)
 
 P95_GOAL_MS: Final = 100.0
 PER_HOUR_GOAL: Final = 20_000

@@ -13,10 +13,10 @@ from sqlalchemy.engine import make_url
 from starlette.testclient import TestClient
 
 from reward_server.store import Store
-from tests import labeling_setup
-from tests.fakes import build_sd3_folder
-from tests.postgres_setup import Postgres, postgres
-from tests.server_setup import HandClock, Server, inside, running
+from tests.support import labeling_setup
+from tests.support.fakes import build_sd3_folder
+from tests.support.postgres_setup import Postgres, postgres
+from tests.support.server_setup import HandClock, Server, inside, running
 
 # How long an example takes says how busy the machine is, not whether the promise is kept.
 settings.register_profile("promises", deadline=None, suppress_health_check=[HealthCheck.too_slow])

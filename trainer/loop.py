@@ -14,6 +14,7 @@ from rich.console import Console
 from shared.errors import RewardError
 from trainer.config import Config
 from trainer.errors import UnscoredError
+from trainer.evaluation.evaluate import Judge
 from trainer.models.lora_files import write_lora
 from trainer.rewards.inflight import to_pixels
 from trainer.run.health import image_statistics
@@ -34,16 +35,18 @@ def train(
     *,
     resume: bool = False,
     source: ScoreSource | None = None,
+    judge: Judge | None = None,
     console: Console | None = None,
 ) -> Path:
     """Trains to the end of the iterations or of the time budget; returns the run's folder.
 
-    source: a reward client (or a stand-in); None: one for the configured server. Raises
+    source: a reward client (or a stand-in); None: one for the configured server. judge: what
+    `heldout.second_opinion = "judge"` asks. Raises
     KeyboardInterrupt after saving, with a message that says how to resume; otherwise the designed
     errors of `trainer.errors` and `shared.errors`.
     """
     console = console or Console()
-    with open_run(config, resume=resume, source=source, console=console) as run:
+    with open_run(config, resume=resume, source=source, judge=judge, console=console) as run:
         with interruptible() as interrupt:
             try:
                 while run.progress < 1 and not interrupt.agreed(run.state.processes):

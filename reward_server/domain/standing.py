@@ -5,9 +5,11 @@ Pure: no database, no clock, no configuration.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    import random
 
 WINDOW: Final = 20
 """Latest gold answers that count: what somebody did long ago says little about today."""

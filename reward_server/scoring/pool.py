@@ -146,7 +146,7 @@ class ScorerPool:
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            cwd=Path(__file__).resolve().parent.parent,
+            cwd=Path(__file__).resolve().parents[2],
             env=os.environ | THREADS,
         )
         assert process.stdin is not None

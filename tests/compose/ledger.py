@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from shared.client import RewardClient, build_request
 from shared.schema import Job
 from tests.compose.stack import PATIENCE_S, URL, StackError
-from tests.server_setup import sign
+from tests.support.server_setup import sign
 
 RUN_ID = "compose-check"
 WORD, OTHER = "KBQ", "KBX"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from playwright.sync_api import Browser, Page
 
 from tests.compose.stack import PATIENCE_S, URL, StackError, eventually
-from tests.labeling_setup import DESKTOP, chromium
+from tests.support.labeling_setup import DESKTOP, chromium
 
 
 class Person:

@@ -37,7 +37,7 @@ from tests.compose.stack import (
     rows,
     shell,
 )
-from tests.server_setup import sign
+from tests.support.server_setup import sign
 
 SERVICES = ("postgres", "reward-server", "scorer", "proxy", "trainer")
 RUN = "mixed"

@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 
 from trainer.ablation.results import SHOWN, CellResult, Order, Results, order, over_seeds
 from trainer.evaluation.intervals import Estimate
-from trainer.evaluation.prompts import COLUMNS, TEXT
 from trainer.evaluation.results import OVERALL, START, TEACHER
 from trainer.evaluation.results import table as estimates
 from trainer.report.tables import column_name
 
 NOT_RUN = "not yet run"
 ONE_SEED = "needs a second seed"
-TAGS = tuple(column for column in COLUMNS if column != TEXT)
 VERDICTS = {"above": "held", "below": "refuted", "open": "open"}
 STATES = {"missing": NOT_RUN, "begun": "not finished", "failed": "failed", "done": "done"}
 
@@ -98,9 +96,10 @@ def _base_rows(results: Results, columns: Sequence[str]) -> list[list[str]]:
 
 def _by_tag(results: Results) -> str:
     """The shape of the paper's Table 1: a row for each model, a column for each tag."""
-    rows = [["variant", *[column_name(tag) for tag in TAGS]], *_base_rows(results, TAGS)]
+    tags = results.tags
+    rows = [["variant", *[column_name(tag) for tag in tags]], *_base_rows(results, tags)]
     for variant in results.ablation.variants:
-        cells = [over_seeds(results.of(variant.name), tag) for tag in TAGS]
+        cells = [over_seeds(results.of(variant.name), tag) for tag in tags]
         if any(cells):
             rows.append([variant.title, *map(_cell, cells)])
     return _table(rows)

@@ -94,6 +94,12 @@ class Results:
         """A variant's cells, by seed."""
         return [cell for cell in self.cells if cell.variant == variant]
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags of the evaluated prompts, in their order; none before anything is measured."""
+        columns = (name for cell in self.cells for name in cell.scores)
+        return tuple(dict.fromkeys(name for name in columns if name not in SHOWN))
+
 
 def gather_results(ablation: Ablation) -> Results:
     """Everything there is, run or not.

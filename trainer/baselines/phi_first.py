@@ -12,8 +12,9 @@ from abc import abstractmethod
 import torch
 
 from trainer.arithmetic.shapes import Latents, PerStep
+from trainer.arithmetic.trajectory import Trajectory
 from trainer.models.backbones import Conditioning
-from trainer.models.rollout import Trajectory, sample_guided
+from trainer.models.rollout import sample_guided
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import smoothed_phi, update_generator
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch

@@ -31,6 +31,8 @@ from trainer.loop import train
 from trainer.run.folder import EVALUATION, save_shots, trained_lora
 from trainer.run.interrupt import terminated_like_ctrl_c
 from trainer.run.state import connect
+from trainer.tiny.heldout import heldout_prompts
+from trainer.tiny.judge import verdict
 
 POLL_S = 0.5
 
@@ -109,9 +111,14 @@ def run_cell(cell: Cell, url: str, console: Console) -> None:
     config, folder = cell.config(url), cell.folder
     (folder / FAILURE).unlink(missing_ok=True)
     try:
-        train(config, resume=True, console=console)
+        train(config, resume=True, judge=verdict, console=console)
         plan = Plan(
-            config, (TRAINED,), _settings(cell.ablation, folder), trained=trained_lora(folder)
+            config,
+            (TRAINED,),
+            heldout_prompts(config.heldout.prompts),
+            _settings(cell.ablation, folder),
+            trained=trained_lora(folder),
+            judge=verdict,
         )
         with connect(url, config, config.server.retry_budget_s) as client:
             result, shots = measure(plan, client, console)
@@ -169,7 +176,8 @@ def _measure_base(ablation: Ablation, url: str, console: Console) -> None:
     settings = EvaluationSettings(
         ablation.images_per_tag, ablation.signs, run_id=f"{ablation.name}.evaluation"
     )
-    plan = Plan(config, BASE_ROWS, settings)
+    prompts = heldout_prompts(config.heldout.prompts)
+    plan = Plan(config, BASE_ROWS, prompts, settings, judge=verdict)
     result = _published(plan)
     if result is None:
         with connect(url, config) as client:

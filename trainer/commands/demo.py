@@ -34,6 +34,8 @@ from trainer.report.tables import terminal_table
 from trainer.run.folder import EVALUATION, read_config, save_stats, trained_lora
 from trainer.run.interrupt import terminated_like_ctrl_c
 from trainer.run.state import connect, read_run_id
+from trainer.tiny.heldout import embedded_prompts, heldout_prompts
+from trainer.tiny.judge import verdict
 
 CONFIGS = {
     "machine": Path("trainer/configs/tiny.toml"),
@@ -97,7 +99,13 @@ def free_name(folder: Path, name: str) -> str:
 def _run(args: argparse.Namespace, config: Config, console: Console) -> int:
     settings = EvaluationSettings(args.images_per_tag, args.signs)
     folder = config.run.home
-    plan = Plan(config, rows_of(folder, everything=args.all_rows), settings)
+    plan = Plan(
+        config,
+        rows_of(folder, everything=args.all_rows),
+        heldout_prompts(config.heldout.prompts),
+        settings,
+        judge=verdict,
+    )
     if not args.all_rows:
         stored_rows(plan)
     console.print(f"run: {folder}", markup=False, highlight=False)
@@ -108,7 +116,13 @@ def _run(args: argparse.Namespace, config: Config, console: Console) -> int:
             connect(server.url, config) as client,
         ):
             _invite(args.reward, server.url, console)
-            train_together(config, _processes(args, config), resume=args.resume, console=console)
+            train_together(
+                config,
+                _processes(args, config),
+                resume=args.resume,
+                judge=verdict,
+                console=console,
+            )
             settings = replace(settings, run_id=evaluation_id(folder))
             plan = replace(plan, settings=settings, trained=trained_lora(folder))
             save(measure_run(plan, folder, client, console), folder / EVALUATION)
@@ -166,7 +180,8 @@ def _measure_model(args: argparse.Namespace, console: Console) -> int:
         LocalServer(Path(data) / "server", args.port) as server,
         connect(server.url, config) as client,
     ):
-        result = measure_run(Plan(config, BASE_ROWS, settings), None, client, console)
+        plan = Plan(config, BASE_ROWS, embedded_prompts(), settings, judge=verdict)
+        result = measure_run(plan, None, client, console)
     save(result, config.model.path / EVALUATION)
     console.print(terminal_table(table(result), result))
     console.print(f"results: {config.model.path / EVALUATION}", markup=False, highlight=False)

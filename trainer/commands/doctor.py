@@ -14,6 +14,7 @@ from shared.keys import api_key
 from trainer.commands.train import add_config_arguments, read_config_arguments
 from trainer.doctor.configuration import config_findings
 from trainer.doctor.surroundings import Surroundings, examine, worst
+from trainer.tiny.heldout import has_only_shapes
 
 STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -31,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
     with RewardClient(url, api_key=key, budget_s=0) as client:
         findings = examine(place, client)
         if args.config is not None:
-            findings += config_findings(config, _known(client))
+            findings += config_findings(config, _known(client), has_only_shapes)
     table = Table.grid(padding=(0, 2))
     for finding in findings:
         status = f"[{STYLE[finding.status]}]{finding.status}[/]"

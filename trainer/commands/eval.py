@@ -11,7 +11,7 @@ from shared.client import RewardClient
 from trainer.config import Config, load_config, with_overrides
 from trainer.evaluation.evaluate import EvaluationSettings
 from trainer.evaluation.measure import Plan, measure, sampling
-from trainer.evaluation.prompts import configured_prompts, fingerprint, read_prompts
+from trainer.evaluation.prompts import fingerprint, read_prompts
 from trainer.evaluation.results import (
     START,
     SURROGATE,
@@ -28,6 +28,8 @@ from trainer.evaluation.results import table as estimates
 from trainer.report.tables import terminal_table
 from trainer.run.folder import EVALUATION, read_config, save_shots, surrogate_lora, trained_lora
 from trainer.run.state import START_BUDGET_S, connect, read_run_id
+from trainer.tiny.heldout import heldout_prompts
+from trainer.tiny.judge import verdict
 
 BASE_ROWS = (TEACHER, START)
 RUN_ID = "evaluation"
@@ -87,10 +89,9 @@ def main(args: argparse.Namespace) -> int:
         trained=trained_lora(args.run, last=args.last) if args.run else None,
         surrogate=surrogate_lora(args.run) if args.surrogate else None,
         prompts=(
-            read_prompts(args.prompts)
-            if args.prompts
-            else configured_prompts(config.heldout.prompts)
+            read_prompts(args.prompts) if args.prompts else heldout_prompts(config.heldout.prompts)
         ),
+        judge=verdict,
     )
     with connect(args.server, config, args.budget) as client:
         result = measure_run(plan, args.run, client, console)

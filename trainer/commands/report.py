@@ -10,7 +10,8 @@ from rich.console import Console
 from trainer.report.gather import gather
 from trainer.report.page import write
 from trainer.report.tables import terminal_table
-from trainer.run.folder import REPORT
+from trainer.run.folder import REPORT, read_config
+from trainer.tiny.heldout import model_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def main(args: argparse.Namespace) -> int:
 
 def present(run: Path, console: Console) -> Path:
     """Write a run's report, show its table, and end with the path of the page."""
-    report = gather(run)
+    report = gather(run, model=model_name(read_config(run)))
     if report.table is not None and report.evaluation is not None:
         console.print(terminal_table(report.table, report.evaluation))
     path = write(report, run / REPORT)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from trainer.config import Config, load_config
 from trainer.loop import train
+from trainer.tiny.judge import verdict
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
@@ -43,6 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Train to the end; the last line is the run's folder."""
     console = Console()
-    folder = train(read_config_arguments(args), resume=args.resume, console=console)
+    folder = train(read_config_arguments(args), resume=args.resume, judge=verdict, console=console)
     console.print(f"run: {folder}", markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
 from trainer.config import Config, PromptSet
 from trainer.doctor.surroundings import Finding
 from trainer.errors import TrainerError
-from trainer.evaluation.prompts import COUNTING, of_the_embedded_world
+from trainer.evaluation.prompts import COUNTING
 from trainer.models.lora_files import read_lora
 from trainer.rewards.groups import Prompt
 from trainer.rewards.prompts import read_prompt_set
@@ -16,8 +16,13 @@ from trainer.rewards.prompts import read_prompt_set
 BY_SHAPE = "counting/shapes"  # how a server names the scorer of the embedded world
 
 
-def config_findings(config: Config, known: Mapping[str, str] | None) -> list[Finding]:
-    """known: the server's rewards and what scores them; None while no server answers."""
+def config_findings(
+    config: Config, known: Mapping[str, str] | None, has_only_shapes: Callable[[Prompt], bool]
+) -> list[Finding]:
+    """known: the server's rewards and what scores them; None while no server answers.
+
+    has_only_shapes: whether the scorer of shapes can judge a prompt.
+    """
     sets = (*config.prompts, *config.heldout.prompts)
     try:
         prompts = [read_prompt_set(one) for one in sets]
@@ -30,7 +35,11 @@ def config_findings(config: Config, known: Mapping[str, str] | None) -> list[Fin
         found[0] = Finding("fail", "prompts", "none", "add [[prompts]] with file, reward and share")
     if known is None:
         return found
-    return [*found, *_unknown(sets, known), *_unseen(chain.from_iterable(prompts), known)]
+    return [
+        *found,
+        *_unknown(sets, known),
+        *_unseen(chain.from_iterable(prompts), known, has_only_shapes),
+    ]
 
 
 def _loras(config: Config) -> Iterator[Finding]:
@@ -58,12 +67,14 @@ def _unknown(sets: tuple[PromptSet, ...], known: Mapping[str, str]) -> Iterator[
         yield Finding("fail", "rewards", f"the server has no reward {name!r}", remedy)
 
 
-def _unseen(prompts: Iterator[Prompt], known: Mapping[str, str]) -> Iterator[Finding]:
+def _unseen(
+    prompts: Iterator[Prompt], known: Mapping[str, str], has_only_shapes: Callable[[Prompt], bool]
+) -> Iterator[Finding]:
     """Photographs before a server that counts shapes."""
     if not known.get(COUNTING, "").startswith(BY_SHAPE):
         return
     for prompt in prompts:
-        if prompt.reward == COUNTING and not of_the_embedded_world(prompt):
+        if prompt.reward == COUNTING and not has_only_shapes(prompt):
             text = f"counting knows shapes alone, and {prompt.text!r} asks for something else"
             remedy = "start the server with a detector for photographs, see README"
             yield Finding("fail", "counting", text, remedy)

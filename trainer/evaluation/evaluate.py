@@ -1,7 +1,7 @@
 """Measures models on held-out prompts: same noise for all, scored over HTTP, every score kept.
 
-The server's scorers give the numbers (counting in strict mode, OCR); the second scorer looks at the
-same pictures and its verdicts are kept beside them. A failed score is missing, never zero.
+The server's scorers give the numbers (counting in strict mode, OCR); a judge, if one is handed in,
+looks at the same pictures. A failed score is missing, never zero.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from trainer.evaluation.prompts import EvalImage, Prompts, fingerprint, images
 from trainer.evaluation.results import Evaluation, EvaluationError, Row
 from trainer.rewards.groups import Prompt
 from trainer.rewards.inflight import Pixels, to_pixels
-from trainer.tiny.judge import verdict
 
 Sample = Callable[[Tensor, Sequence[str]], Tensor]
 Progress = Callable[[int], None]
+# A second opinion of pixels and target, without a server: 1, 0, or None for what it cannot judge.
+Judge = Callable[[Pixels, Mapping[str, Any] | None], float | None]
 
 # Signs are in capitals, and a lone C, O or S is a capital or not by its size alone.
 OPTIONS = {"counting": {"mode": "strict"}, "ocr": {"case": "insensitive"}}
@@ -83,8 +84,11 @@ def evaluate(
     weights: dict[str, str],
     gallery: Gallery,
     progress: Progress = lambda count: None,
+    judge: Judge | None = None,
 ) -> Evaluation:
     """Measure every policy on the same prompts and noise; `progress` is told of finished images.
+
+    judge: looks at the same pictures; its verdicts are kept beside the scores.
 
     Raises:
         RewardError: the server is unreachable, refuses the key, or lacks a reward.
@@ -93,7 +97,7 @@ def evaluate(
     scorers = _required_scorers(prompts, client)
     chosen = images(prompts, settings.images_per_tag, settings.signs)
     rows = {
-        policy.name: _measure(policy, chosen, client, settings, gallery, progress)
+        policy.name: _measure(policy, chosen, client, settings, gallery, progress, judge)
         for policy in policies
     }
     return Evaluation(
@@ -132,6 +136,7 @@ def _measure(
     settings: EvaluationSettings,
     gallery: Gallery,
     progress: Progress,
+    judge: Judge | None,
 ) -> Row:
     started = time.monotonic()
     scores: dict[str, list[float | None]] = {}
@@ -146,7 +151,7 @@ def _measure(
                 sent = (client, policy, batch[part], pictures[part], settings)
                 waiting.append((tag, sender.submit(_score, *sent)))
             verdicts = [
-                second_opinion(pixels, image.prompt.target)
+                judge(pixels, image.prompt.target) if judge is not None else None
                 for image, pixels in zip(batch, pictures, strict=True)
             ]
             if any(v is not None for v in verdicts):
@@ -218,8 +223,3 @@ def _score(
         options=dict(first.prompt.options) or OPTIONS.get(reward),
     )
     return client.score(request, timeout_s=TIMEOUT_S)
-
-
-def second_opinion(pixels: Pixels, target: Mapping[str, Any] | None) -> float | None:
-    """The embedded world's own judge: 1, 0, or None for what it cannot judge."""
-    return verdict(pixels, target)

@@ -20,13 +20,14 @@ from trainer.config import Config
 from trainer.evaluation.evaluate import (
     EvaluationSettings,
     Gallery,
+    Judge,
     Policy,
     batches,
     evaluate,
     generate,
 )
 from trainer.evaluation.policies import few_step, many_step
-from trainer.evaluation.prompts import Prompts, embedded_prompts, images
+from trainer.evaluation.prompts import Prompts, images
 from trainer.evaluation.results import START, SURROGATE, TEACHER, TRAINED, Evaluation, weight_hashes
 from trainer.evaluation.shots import Shot
 from trainer.models.backbones import load_backbone
@@ -42,10 +43,11 @@ class Plan:
 
     config: Config
     rows: Sequence[str]
+    prompts: Prompts
     settings: EvaluationSettings = field(default_factory=EvaluationSettings)
     trained: Lora | None = None
     surrogate: Lora | None = None
-    prompts: Prompts = field(default_factory=embedded_prompts)
+    judge: Judge | None = None
 
 
 def student_lora(config: Config) -> Path | None:
@@ -85,6 +87,7 @@ def measure(plan: Plan, client: RewardClient, console: Console) -> tuple[Evaluat
             weight_hashes(plan.config.model.path),
             gallery,
             lambda count: bar.update(task, advance=count),
+            plan.judge,
         )
     result = result.model_copy(update={"sampling": sampling(plan.config)})
     for policy in policies.values():

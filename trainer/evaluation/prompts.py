@@ -1,16 +1,13 @@
 """What is evaluated: held-out prompts, and one fixed noise per image, common to all models.
 
 Image k of a tag shows prompt k mod P in its sample k div P, so the first 250 images of a tag are
-the same whether 250 or 500 are asked for. The embedded world's prompts are those its hash reserves:
-neither training nor the choice of a checkpoint ever sees them.
+the same whether 250 or 500 are asked for.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,15 +20,9 @@ from trainer.config import PromptSet
 from trainer.errors import PromptError
 from trainer.rewards.groups import Prompt
 from trainer.rewards.prompts import OCR, read_prompt_set
-from trainer.tiny.prompt_files import FOLDER
-from trainer.tiny.scenes import SHAPES
-from trainer.tiny.world import TAGS, sample_prompt, split
 
 TEXT = "text"
 COUNTING, HUMAN = "counting", "human"
-COLUMNS = (*TAGS, TEXT)
-MAX_PROMPTS = 500  # distinct prompts per tag, where the world has as many
-PATIENCE = 4000  # draws without a new prompt after which a tag counts as exhausted
 
 
 @dataclass(frozen=True)
@@ -59,25 +50,6 @@ def images(prompts: Prompts, per_tag: int, signs: int) -> list[EvalImage]:
     return chosen
 
 
-@functools.cache
-def embedded_prompts() -> dict[str, tuple[Prompt, ...]]:
-    """The held-out prompts of the embedded world, in an order that never changes."""
-    return {tag: tuple(map(_from_metadata, _heldout(tag))) for tag in COLUMNS}
-
-
-def _heldout(tag: str) -> list[dict[str, Any]]:
-    rng = random.Random(f"evaluation {tag}")
-    seen: dict[str, dict[str, Any]] = {}
-    idle = 0
-    while len(seen) < MAX_PROMPTS and idle < PATIENCE:
-        prompt = sample_prompt(tag, rng)
-        idle += 1
-        if split(prompt) == "heldout" and prompt.caption not in seen:
-            seen[prompt.caption] = prompt.metadata
-            idle = 0
-    return list(seen.values())
-
-
 def read_prompts(path: Path) -> dict[str, tuple[Prompt, ...]]:
     """Prompts of a JSONL file by tag: GenEval's metadata is counted, {"text": ...} is read (OCR).
 
@@ -95,12 +67,10 @@ def read_prompts(path: Path) -> dict[str, tuple[Prompt, ...]]:
 
 
 def configured_prompts(sets: Sequence[PromptSet]) -> dict[str, tuple[Prompt, ...]]:
-    """A run's held-out prompts by tag, each judged as in its probe; the embedded world has more.
+    """A run's held-out prompts by tag, each judged as in its probe.
 
     Prompts that people judge, or without a target or a tag, cannot be measured and are left out.
     """
-    if all(FOLDER in one.file.resolve().parents for one in sets):
-        return dict(embedded_prompts())
     prompts = []
     machine = (one for one in sets if one.reward != HUMAN)
     for prompt in (prompt for one in machine for prompt in read_prompt_set(one)):
@@ -121,18 +91,6 @@ def _by_tag(prompts: Iterable[Prompt]) -> dict[str, tuple[Prompt, ...]]:
     for prompt in prompts:
         pools.setdefault(prompt.tag, []).append(prompt)
     return {tag: tuple(pool) for tag, pool in pools.items()}
-
-
-def of_the_embedded_world(prompt: Prompt) -> bool:
-    """Whether a prompt asks for the embedded world's shapes alone, if for any objects."""
-    return all(one.get("class") in SHAPES for one in (prompt.target or {}).get("include", ()))
-
-
-def _from_metadata(metadata: Mapping[str, Any]) -> Prompt:
-    tag, text = str(metadata["tag"]), str(metadata["prompt"])
-    if tag == TEXT:
-        return Prompt(text, OCR, tag, {TEXT: metadata[TEXT]})
-    return Prompt(text, COUNTING, tag, {"include": metadata["include"]})
 
 
 def fingerprint(prompts: Prompts) -> str:

@@ -24,6 +24,7 @@ from rich.console import Console
 from shared.errors import RewardError
 from trainer.config import Config
 from trainer.errors import OtherProcessError, TrainerError
+from trainer.evaluation.evaluate import Judge
 from trainer.loop import train
 from trainer.models.backbones.base import torch_device
 from trainer.run.checkpoint import latest_checkpoint, process_folder, written_by
@@ -51,17 +52,24 @@ def process_count(config: Config, *, resume: bool) -> int:
     return max(n for n in range(1, max(room, 1) + 1) if config.groups.per_step % n == 0)
 
 
-def train_together(config: Config, count: int, *, resume: bool, console: Console) -> Path:
+def train_together(
+    config: Config,
+    count: int,
+    *,
+    resume: bool,
+    judge: Judge | None = None,
+    console: Console,
+) -> Path:
     """`trainer.loop.train` in `count` processes; returns the run's folder.
 
     Raises:
         ProcessError: one of the others ended early, with what it said.
     """
     if count == 1:
-        return train(config, resume=resume, console=console)
+        return train(config, resume=resume, judge=judge, console=console)
     with _others(config, count, resume) as others:
         try:
-            return train(config, resume=resume, console=console)
+            return train(config, resume=resume, judge=judge, console=console)
         # torch.distributed's, when a connection breaks, or what another has been told.
         except (RuntimeError, OtherProcessError) as error:
             if (reason := others.reason()) is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import torch
@@ -21,84 +20,12 @@ from trainer.arithmetic.flow import (
     velocity_to_x0,
 )
 from trainer.arithmetic.randomness import normals
-from trainer.arithmetic.shapes import Knots, Latents, PerSample, PerStep, Steps
+from trainer.arithmetic.shapes import Latents, PerSample, PerStep
+from trainer.arithmetic.trajectory import Step, Trajectory
 from trainer.config import RolloutConfig
 from trainer.models.backbones.base import Conditioning
 
 Velocity = Callable[[Latents, PerSample, Conditioning], Latents]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of each sample's trajectory: from time u to time s, and what the network said."""
-
-    u: PerSample
-    s: PerSample
-    x_u: Latents
-    x_s: Latents
-    x0: Latents
-    eps: Latents
-
-    def rows(self, index: slice) -> Step:
-        """A selection of samples."""
-        return Step(*(getattr(self, f.name)[index] for f in fields(self)))
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """A rollout of `batch` samples in K steps on the grid `times` (K + 1 values, 1 to 0).
-
-    states[j] is x at times[j] (states[0] the noise, states[K] the final latent); x0[j - 1] and
-    eps[j - 1] are the network's data and noise predictions in step j = 1..K.
-    """
-
-    times: tuple[float, ...]
-    states: Knots
-    x0: PerStep
-    eps: PerStep
-    nfe: int
-
-    @property
-    def final(self) -> Latents:
-        """The latents of the images, shape (batch, *dims)."""
-        return self.states[-1]
-
-    def step(self, j: Steps) -> Step:
-        """Step j (1..K, one per sample) of each trajectory."""
-        rows = torch.arange(j.shape[0], device=j.device)
-        grid = torch.tensor(self.times, device=self.states.device, dtype=self.states.dtype)
-        return Step(
-            u=grid[j - 1],
-            s=grid[j],
-            x_u=self.states[j - 1, rows],
-            x_s=self.states[j, rows],
-            x0=self.x0[j - 1, rows],
-            eps=self.eps[j - 1, rows],
-        )
-
-    def samples(self, index: slice) -> Trajectory:
-        """A selection of samples, for example one group."""
-        return Trajectory(
-            self.times, self.states[:, index], self.x0[:, index], self.eps[:, index], self.nfe
-        )
-
-    def to(self, device: torch.device) -> Trajectory:
-        """The same on another device."""
-        states, x0, eps = self.states.to(device), self.x0.to(device), self.eps.to(device)
-        return Trajectory(self.times, states, x0, eps, self.nfe)
-
-    @staticmethod
-    def cat(parts: list[Trajectory]) -> Trajectory:
-        """Samples of all parts, in order; their grids must agree."""
-        if len({p.times for p in parts}) != 1:
-            raise ValueError("trajectories on different time grids cannot be joined")
-        return Trajectory(
-            parts[0].times,
-            torch.cat([p.states for p in parts], 1),
-            torch.cat([p.x0 for p in parts], 1),
-            torch.cat([p.eps for p in parts], 1),
-            parts[0].nfe,
-        )
 
 
 @torch.no_grad()

@@ -20,10 +20,11 @@ from shared.images import Pixels
 from trainer.config import load_config
 from trainer.evaluation.evaluate import generate
 from trainer.evaluation.measure import Plan, build_policies, load_roles
-from trainer.evaluation.prompts import EvalImage, embedded_prompts, images
+from trainer.evaluation.prompts import EvalImage, images
 from trainer.evaluation.results import START, TEACHER
+from trainer.tiny.heldout import embedded_prompts
 
-FOLDER = Path("tests/eye")
+FOLDER = Path("tests/evaluation/eye")
 PER_TAG, SIGNS = 7, 8  # of each of the two models: 6 * 7 + 8 = 50
 COLUMNS, PER_SHEET = 10, 25
 OFFSET = 5000  # the noise of no evaluated picture
@@ -35,9 +36,10 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("trainer/configs/tiny.toml"))
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
-    plan = Plan(load_config(args.config), (TEACHER, START))
+    prompts = embedded_prompts()
+    plan = Plan(load_config(args.config), (TEACHER, START), prompts)
     policies = build_policies(plan, load_roles(plan))
-    chosen = images(embedded_prompts(), PER_TAG, SIGNS)
+    chosen = images(prompts, PER_TAG, SIGNS)
     lines, pictures = [], []
     for name in plan.rows:
         pictures += generate(policies[name], chosen, OFFSET)

@@ -32,8 +32,8 @@ TIME_NAMES = {
 REST = "rest (probe, checkpoints, images)"
 
 
-def gather(run: Path, notes: Sequence[str] = ()) -> Report:
-    """Everything the report of a run shows.
+def gather(run: Path, notes: Sequence[str] = (), *, model: str = "") -> Report:
+    """Everything the report of a run shows. model: its name; else that of the model's folder.
 
     Raises:
         RunFolderError: the folder holds no run.
@@ -45,7 +45,7 @@ def gather(run: Path, notes: Sequence[str] = ()) -> Report:
     return Report(
         name=run.name,
         date=_date(run),
-        model=_model_name(config),
+        model=model or config.model.path.name,
         device=_device(config),
         iterations=len(_updates(rows)),
         minutes=rows[-1]["clock_s"] / 60 if rows else 0.0,
@@ -100,11 +100,6 @@ def _date(run: Path) -> str:
     record = run / FILE_NAME
     moment = record.stat().st_mtime if record.is_file() else run.stat().st_mtime
     return f"{datetime.fromtimestamp(moment).astimezone():%d %B %Y, %H:%M}"
-
-
-def _model_name(config: Config) -> str:
-    embedded = config.model.path.parts[-3:] == ("trainer", "tiny", "weights")
-    return "the embedded model" if embedded else config.model.path.name
 
 
 def _device(config: Config) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer.arithmetic.shapes import GroupFlags, GroupMask, GroupValues, PerSample
-from trainer.models.rollout import Trajectory
+from trainer.arithmetic.trajectory import Trajectory
 
 
 @dataclass(frozen=True)

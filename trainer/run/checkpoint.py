@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shared.disk import flush
+from trainer.arithmetic.trajectory import Trajectory
 from trainer.config import Config
 from trainer.errors import CheckpointError
-from trainer.models.rollout import Trajectory
 from trainer.processes import ALONE, Processes
 from trainer.rewards.groups import Group, Prompt, ScoredGroup
 from trainer.rewards.inflight import Waiting

@@ -1,9 +1,8 @@
-"""Whether a run is still well: image statistics, warning signs, and when it counts as collapsed.
+"""Whether a run is still well: image statistics, symptoms, and when it counts as collapsed.
 
 Pure. A run counts as collapsed when a statistic of the generator's latents, or the pull back to the
 teacher, leaves its range around the run's own start, or when the held-out score falls far below its
-best, for long enough. Refuses
-to stop for anything that only may go wrong: such signs are warnings.
+best, for long enough. What only may go wrong is a warning.
 """
 
 from __future__ import annotations
@@ -11,9 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from trainer.arithmetic.shapes import LatentImages
-from trainer.config import HealthConfig
+
+if TYPE_CHECKING:
+    from trainer.config import HealthConfig
 
 CONTRAST, ROUGHNESS, DIVERSITY = "images/contrast", "images/roughness", "images/diversity"
 PULL = "force/kl"

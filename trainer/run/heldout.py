@@ -19,7 +19,8 @@ from shared.errors import RewardError
 from shared.schema import Job, ScoreRequest
 from trainer.arithmetic.randomness import normals
 from trainer.config import Config
-from trainer.evaluation.evaluate import judged_by, per_request, second_opinion
+from trainer.errors import ConfigError
+from trainer.evaluation.evaluate import Judge, judged_by, per_request
 from trainer.models.lora_files import Lora
 from trainer.models.networks import Networks
 from trainer.models.rollout import sampled
@@ -75,13 +76,20 @@ class Heldout:
         texts: TextCache,
         source: Scoring,
         rewards: dict[str, RewardTraits],
+        judge: Judge | None = None,
     ) -> None:
+        if config.heldout.second_opinion == JUDGE and judge is None:
+            raise ConfigError(
+                f"heldout.second_opinion = {JUDGE!r}, and no judge was handed to train(); name a "
+                "reward of the server, or leave it out"
+            )
         self._config = config
         self._run_id = run_id
         self._networks = networks
         self._texts = texts
         self._source = source
         self._rewards = rewards
+        self._judge = judge
         self._thread = ThreadPoolExecutor(1, "heldout")
         self._pending: Future[Probe] | None = None
         self._prompts: list[Prompt] = []
@@ -161,9 +169,9 @@ class Heldout:
         name = self._config.heldout.second_opinion
         if name is None:
             return [None] * len(prompts)
-        if name == JUDGE:
+        if name == JUDGE and self._judge is not None:
             pairs = zip(prompts, pixels, strict=True)
-            return [second_opinion(image, prompt.target) for prompt, image in pairs]
+            return [self._judge(image, prompt.target) for prompt, image in pairs]
         return self._score(name, prompts, pixels, iteration, {})
 
     def _score(

@@ -16,11 +16,10 @@ from pathlib import Path
 from rich.console import Console
 
 from shared.client import RewardClient
-from trainer.baselines.direct_rl import DirectRl
-from trainer.baselines.phi_first import DgpoThenDistil, FrozenSurrogate
-from trainer.baselines.tdm import TdmOnly
+from trainer.baselines import METHODS
 from trainer.config import Config, HeldoutConfig
 from trainer.errors import CheckpointError, ConfigError
+from trainer.evaluation.evaluate import Judge
 from trainer.models.backbones import load_backbone
 from trainer.models.networks import build_networks
 from trainer.models.texts import TextCache
@@ -34,22 +33,18 @@ from trainer.run.log import RunLog
 from trainer.run.replay import Replay
 from trainer.run.state import CHECKPOINTS, CONFIG, RUN_FILE, Run, ScoreSource, connect, read_run_id
 from trainer.tdm_r1.state import TrainState
-from trainer.tdm_r1.update import FewStep, TdmR1
 
 NO_PROBE = HeldoutConfig(every=0)
-
-METHODS: dict[str, type[FewStep]] = {
-    "tdm_r1": TdmR1,
-    "tdm_only": TdmOnly,
-    "direct_rl": DirectRl,
-    "frozen_surrogate": FrozenSurrogate,
-    "dgpo_then_distil": DgpoThenDistil,
-}
 
 
 @contextmanager
 def open_run(
-    config: Config, *, resume: bool, source: ScoreSource | None, console: Console
+    config: Config,
+    *,
+    resume: bool,
+    source: ScoreSource | None,
+    judge: Judge | None,
+    console: Console,
 ) -> Iterator[Run]:
     """Everything a run needs, opened and closed. `source` None: the configured server."""
     folder = config.run.home
@@ -75,7 +70,7 @@ def open_run(
         inflight = stack.enter_context(InFlight(source, run_id, rewards, config.server.patience_s))
         # The main process probes for all, which have the same weights.
         probing = config if processes.is_main else config.model_copy(update={"heldout": NO_PROBE})
-        heldout = Heldout(probing, run_id, state.networks, texts, source, rewards)
+        heldout = Heldout(probing, run_id, state.networks, texts, source, rewards, judge)
         stack.callback(heldout.close)
         first = 0 if checkpoint is None else checkpoint.progress.iteration
         log = stack.enter_context(

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from shared.errors import RewardError
 from trainer.arithmetic.randomness import normals
+from trainer.arithmetic.trajectory import Trajectory
 from trainer.errors import OtherProcessError, UnscoredError
-from trainer.models.rollout import Trajectory
 from trainer.models.texts import TextCache
 from trainer.rewards.groups import Group, ScoredGroup
 from trainer.rewards.inflight import to_pixels

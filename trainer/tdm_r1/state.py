@@ -15,10 +15,10 @@ from torch import Tensor
 from trainer.arithmetic.flow import renoise
 from trainer.arithmetic.randomness import integer, normals, uniform
 from trainer.arithmetic.shapes import GroupValues, Latents, PerSample
+from trainer.arithmetic.trajectory import Step, Trajectory
 from trainer.config import Betas, Config, OptimizerKind, TimeRange
 from trainer.models.backbones import Backbone, Conditioning
 from trainer.models.networks import Networks, Role
-from trainer.models.rollout import Step, Trajectory
 from trainer.optim.optimizers import RoleOptimizer
 from trainer.processes import ALONE, Processes
 from trainer.tdm_r1.targets import Noised, draw_time, noised_target

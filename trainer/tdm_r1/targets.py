@@ -12,7 +12,7 @@ from typing import Literal
 
 from trainer.arithmetic.flow import mean_dims, mixed_noise, renoise, renoise_scales, stretch
 from trainer.arithmetic.shapes import Latents, PerSample
-from trainer.models.rollout import Step
+from trainer.arithmetic.trajectory import Step
 
 TargetKind = Literal["mixed", "bridge"]
 MAX_SNR = 5.0

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 
 from trainer.arithmetic.flow import time_grid
 from trainer.arithmetic.shapes import Latents, PerStep
+from trainer.arithmetic.trajectory import Trajectory
 from trainer.models.backbones import Conditioning
 from trainer.models.networks import Role
-from trainer.models.rollout import Trajectory, rollout
+from trainer.models.rollout import rollout
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch, TrainState

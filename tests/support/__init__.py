@@ -1,0 +1,1 @@
+"""Set-up that several tests share: servers, databases, browsers, small models and runs."""
