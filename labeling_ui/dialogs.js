@@ -1,18 +1,9 @@
 // The two dialogs: why a picture is flagged, and the help panel with its keys that can be changed.
 
-import { DEFAULT_BINDINGS, keyName, rebind } from "./keys.js";
+import { chosenKey, DEFAULT_BINDINGS, keyName, keysOf, rebind } from "./keys.js";
+import { LANGUAGES, words } from "./language.js";
 
 const byId = (id) => document.getElementById(id);
-
-const ACTIONS = {
-  like: "Like",
-  dislike: "Dislike",
-  skip: "Skip",
-  flag: "Flag",
-  undo: "Undo",
-  pixels: "100 % pixels",
-  help: "Help",
-};
 
 function keyCap(key) {
   const cap = document.createElement("kbd");
@@ -27,7 +18,10 @@ export class FlagDialog {
 
   constructor() {
     this.#dialog.addEventListener("keydown", (event) => this.#key(event));
-    this.#dialog.addEventListener("close", () => this.#answer(this.#dialog.returnValue || null));
+    this.#dialog.addEventListener("close", () => {
+      // The event comes late: by then the next question may be on screen.
+      if (!this.#dialog.open) this.#answer(this.#dialog.returnValue || null);
+    });
   }
 
   get open() {
@@ -35,6 +29,7 @@ export class FlagDialog {
   }
 
   ask() {
+    this.#answer(null);
     this.#dialog.returnValue = "";
     this.#dialog.showModal();
     return new Promise((resolve) => {
@@ -43,7 +38,8 @@ export class FlagDialog {
   }
 
   #key(event) {
-    const button = this.#dialog.querySelectorAll(".choices button")[Number(event.key) - 1];
+    const number = keysOf(event).find((key) => /^[1-9]$/.test(key));
+    const button = this.#dialog.querySelectorAll(".choices button")[Number(number) - 1];
     if (!button || event.repeat) return;
     event.preventDefault();
     event.stopPropagation(); // 1 means like once the dialog is closed
@@ -58,6 +54,8 @@ export class HelpDialog {
 
   /** Called after a key or a preference was changed. */
   onChange = () => {};
+  /** Called with the language that was chosen. */
+  onLanguage = () => {};
 
   constructor(preferences) {
     this.#preferences = preferences;
@@ -67,19 +65,33 @@ export class HelpDialog {
     });
     byId("keys-reset").addEventListener("click", () => {
       this.#changing = null;
-      this.#use(DEFAULT_BINDINGS, "The usual keys are back.");
+      this.#use(DEFAULT_BINDINGS, words.keysBack);
     });
     byId("help-keys").addEventListener("click", ({ target }) => {
       const action = target.closest("button")?.dataset.change;
       if (action) this.#listen(action);
     });
+    byId("language").replaceChildren(
+      ...Object.entries(LANGUAGES).map(([tag, { name }]) => new Option(name, tag)),
+    );
+    byId("language").addEventListener("change", ({ target }) => {
+      this.#preferences.language = target.value;
+      this.onLanguage(target.value);
+    });
     this.#dialog.addEventListener("keydown", (event) => this.#key(event));
     this.#dialog.addEventListener("close", () => this.#listen(null));
-    this.#fill();
+    this.draw();
   }
 
   get open() {
     return this.#dialog.open;
+  }
+
+  /** Draw all words again, in the language in use. */
+  draw() {
+    byId("language").value = document.documentElement.lang;
+    byId("keys-said").textContent = "";
+    this.#fill();
   }
 
   toggle() {
@@ -96,7 +108,7 @@ export class HelpDialog {
     const before = this.#changing;
     this.#changing = action;
     byId("keys-said").textContent =
-      action === null ? "" : `Press the new key for ${ACTIONS[action]}, or Esc to leave it.`;
+      action === null ? "" : words.pressNew(words[action]);
     this.#fill();
     if (this.open) this.#focus(action ?? before);
   }
@@ -113,13 +125,14 @@ export class HelpDialog {
     if (event.repeat || event.key === "Shift") return;
     const action = this.#changing;
     if (event.key === "Escape") return this.#listen(null);
-    const { bindings, problem } = rebind(this.#preferences.bindings, action, event.key);
+    const key = chosenKey(event);
+    const { bindings, problem } = rebind(this.#preferences.bindings, action, key);
     if (problem) {
       byId("keys-said").textContent = problem;
       return;
     }
     this.#changing = null;
-    this.#use(bindings, `${ACTIONS[action]} is ${keyName(event.key)} now.`);
+    this.#use(bindings, words.keyIs(words[action], keyName(key)));
     this.#focus(action);
   }
 
@@ -144,15 +157,15 @@ export class HelpDialog {
     const row = document.createElement("tr");
     const name = document.createElement("th");
     name.scope = "row";
-    name.textContent = ACTIONS[action];
+    name.textContent = words[action];
     const caps = document.createElement("td");
     caps.append(...keys.flatMap((key) => [keyCap(key), " "]));
     const change = document.createElement("button");
     change.type = "button";
     change.className = "link";
     change.dataset.change = action;
-    change.textContent = this.#changing === action ? "press a key" : "Change";
-    change.setAttribute("aria-label", `Change the key for ${ACTIONS[action]}`);
+    change.textContent = this.#changing === action ? words.pressKey : words.change;
+    change.setAttribute("aria-label", words.changeKey(words[action]));
     const last = document.createElement("td");
     last.append(change);
     row.append(name, caps, last);

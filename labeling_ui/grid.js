@@ -1,11 +1,10 @@
 // All pictures of one prompt: tiles that are liked or not, one of which the arrow keys are on.
 
+import { words } from "./language.js";
+
 const GAP_PX = 10;
 const PADDING_PX = 6;
 const LEAST_PX = 104;
-
-const WORDS = { like: "liked", dislike: "not liked", skip: "skipped", flag: "flagged" };
-const REASONS = { broken_image: "broken", unsafe: "unsafe", cannot_judge: "cannot be judged" };
 
 /** Columns that make square tiles largest; where even these are too small, the page scrolls. */
 function columnsFor(n, { width, height }) {
@@ -89,10 +88,11 @@ export class Grid {
     tile.dataset.label = label;
     tile.tabIndex = i === this.#at ? 0 : -1;
     tile.setAttribute("aria-pressed", String(label === "like"));
-    const said = reason ? `${WORDS[label]}: ${REASONS[reason]}` : WORDS[label];
-    tile.setAttribute("aria-label", `Picture ${i + 1} of ${this.#entries.length}, ${said}`);
-    tile.lastChild.textContent = label === "flag" ? (REASONS[reason] ?? "flagged") : "";
-    if (label === "skip") tile.lastChild.textContent = "skipped";
+    const plain = words.tileSaid[label];
+    const said = reason ? `${plain}: ${words.reasons[reason]}` : plain;
+    tile.setAttribute("aria-label", words.tile(i + 1, this.#entries.length, said));
+    const marked = label === "flag" || label === "skip";
+    tile.lastChild.textContent = marked ? (words.reasons[reason] ?? plain) : "";
   }
 
   #fit() {

@@ -1,5 +1,7 @@
 // The latest judgements of this page, for undo: which pictures they were about, and which clicks.
 
+import { words } from "./language.js";
+
 const REMEMBERED = 20;
 
 /** Holds `{entries, rows}` of what was judged at once, the latest last. */
@@ -14,7 +16,8 @@ export class History {
   /** What the latest judgement was, in words: "like", "16 pictures"; null without one. */
   get words() {
     const rows = this.last?.rows ?? [];
-    return rows.length > 1 ? `${rows.length} pictures` : (rows[0]?.label ?? null);
+    if (rows.length > 1) return words.pictures(rows.length);
+    return rows.length === 1 ? words.what(rows[0].label) : null;
   }
 
   add(entries, rows) {

@@ -1,5 +1,7 @@
-// Which key means which action. Pure: it reads an event and answers with an action's name; it
-// refuses keys held down, keys with a modifier and keys typed into a control that wants them.
+// Which key means which action. Pure: it reads an event and answers with an action's name, or null
+// for keys held down, keys with a modifier and keys typed into a control that wants them.
+
+import { words } from "./language.js";
 
 /** Action name -> `KeyboardEvent.key` values, compared without regard to case; first: the hint. */
 export const DEFAULT_BINDINGS = Object.freeze({
@@ -25,21 +27,33 @@ const GRID_KEYS = Object.freeze({
 });
 
 const RESERVED = ["Tab", "Escape", "Enter", "Shift", "Control", "Alt", "Meta", "CapsLock"];
-const NAMES = {
-  " ": "Space",
-  ArrowRight: "→",
-  ArrowLeft: "←",
-  ArrowUp: "↑",
-  ArrowDown: "↓",
-  Backspace: "Bksp",
-};
+const ARROWS = { ArrowRight: "→", ArrowLeft: "←", ArrowUp: "↑", ArrowDown: "↓" };
 
 /** What is printed for a key on a button or in the help table. */
 export function keyName(key) {
-  return NAMES[key] ?? key.toUpperCase();
+  return ARROWS[key] ?? words.keyNames[key] ?? key.toUpperCase();
 }
 
 const same = (one, other) => one.toLowerCase() === other.toLowerCase();
+
+/** A letter of another script, or what an input method says while it is composing. */
+const notLatin = (key) =>
+  key === "Process" || key === "Unidentified" || /^(?!\p{Script=Latin})\p{L}\p{M}*$/u.test(key);
+
+/**
+ * What a key may be called, the likeliest first: as typed (full-width forms as the plain ones), then
+ * by its place on the keyboard. The place decides where the typed character cannot: letters of
+ * Cyrillic, Greek, Arabic, ... keyboards, and the digit row where digits need Shift (AZERTY).
+ */
+export function keysOf({ key, code = "", shiftKey = false }) {
+  const typed = key.normalize("NFKC");
+  const [, letter] = /^Key([A-Z])$/.exec(code) ?? [];
+  const [, digit] = /^(?:Digit|Numpad)([0-9])$/.exec(code) ?? [];
+  const names = [typed];
+  if (letter && notLatin(typed)) names.push(letter.toLowerCase());
+  if (digit && !shiftKey && typed.length === 1) names.push(digit);
+  return names;
+}
 
 /** A focused control keeps the keys it needs: a reader who tabs to "Like" may press Space on it. */
 function belongsToControl(event) {
@@ -47,7 +61,7 @@ function belongsToControl(event) {
   if (tag === "INPUT" || tag === "TEXTAREA" || tag === "SELECT") return true;
   if (tag !== "BUTTON") return false;
   const tile = event.target.classList.contains("tile");
-  return event.key === " " || (event.key === "Enter" && !tile);
+  return keysOf(event)[0] === " " || (event.key === "Enter" && !tile);
 }
 
 function boundTo(key, bindings) {
@@ -55,12 +69,18 @@ function boundTo(key, bindings) {
   return found?.[0] ?? null;
 }
 
+/** The key that a person chose by pressing it, in letters and digits that other keyboards have too. */
+export function chosenKey(event) {
+  return keysOf(event).at(-1);
+}
+
 /** The action for a keydown event, or null. */
 export function actionFor(event, bindings, layout = "single") {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return null;
   if (belongsToControl(event)) return null;
-  if (layout === "grid" && event.key in GRID_KEYS) return GRID_KEYS[event.key];
-  return boundTo(event.key, bindings);
+  const names = keysOf(event);
+  if (layout === "grid" && names[0] in GRID_KEYS) return GRID_KEYS[names[0]];
+  return names.map((key) => boundTo(key, bindings)).find((action) => action !== null) ?? null;
 }
 
 /**
@@ -69,11 +89,11 @@ export function actionFor(event, bindings, layout = "single") {
  */
 export function rebind(bindings, action, key) {
   if (RESERVED.includes(key) || /^F\d+$/.test(key)) {
-    return { problem: `${keyName(key)} is needed by the browser.` };
+    return { problem: words.keyOfBrowser(keyName(key)) };
   }
   const before = boundTo(key, bindings);
   if (before !== null && before !== action && bindings[before].length === 1) {
-    return { problem: `${keyName(key)} is the only key for ${before}: change that one first.` };
+    return { problem: words.onlyKey(keyName(key), words[before]) };
   }
   const rest = (keys) => keys.filter((one) => !same(one, key));
   const changed = Object.entries(bindings).map(([name, keys]) => {

@@ -4,6 +4,7 @@
 import { LabelApi, randomId } from "./api.js";
 import { FlagDialog, HelpDialog } from "./dialogs.js";
 import { actionFor } from "./keys.js";
+import { speak } from "./language.js";
 import { PageNote } from "./leftovers.js";
 import { openStore, Outbox } from "./outbox.js";
 import { Preferences } from "./preferences.js";
@@ -204,6 +205,7 @@ async function start() {
   const view = new View();
   const api = new LabelApi();
   const preferences = new Preferences();
+  speak(preferences.language);
   const [flag, help] = [new FlagDialog(), new HelpDialog(preferences)];
   const me = await signIn(api, view);
   api.annotator = me.name;
@@ -219,6 +221,12 @@ async function start() {
   session.onChange = drawing(parts);
   session.onSay = (text) => view.say(text);
   session.onDecided = (label) => view.flash(label);
+  help.onLanguage = (language) => {
+    speak(language);
+    help.draw();
+    view.forget();
+    session.onChange();
+  };
   api.onConnection = (connection) => {
     if (connection === "up") outbox.nudge();
     session.onChange();

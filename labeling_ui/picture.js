@@ -4,6 +4,8 @@
 const SWIPE_PX = 70;
 const TILT = 0.02;
 const MOST = 8;
+const WHEEL = 0.002; // a notch of 120 px enlarges by a quarter
+const LINE_PX = 20;
 
 /** Size in CSS pixels at which small pictures keep square, equal pixels on this screen. */
 function fittingScale(image, room) {
@@ -37,6 +39,8 @@ export class Picture {
     for (const end of ["pointerup", "pointercancel"]) {
       stage.addEventListener(end, (event) => this.#up(event));
     }
+    stage.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    stage.addEventListener("dblclick", () => this.#rest());
   }
 
   /** One picture pixel per screen pixel, for this picture and the next ones. */
@@ -135,7 +139,7 @@ export class Picture {
 
   #pan(dx, dy) {
     const over = this.#overhang();
-    const share = 1 / this.#pointers.size;
+    const share = 1 / Math.max(this.#pointers.size, 1);
     this.#x = clamp(this.#x + dx * share, -over.x, over.x);
     this.#y = clamp(this.#y + dy * share, -over.y, over.y);
     this.#place();
@@ -163,6 +167,22 @@ export class Picture {
     if (Math.abs(dx) >= SWIPE_PX && Math.abs(dx) > 1.5 * Math.abs(dy)) {
       this.onSwipe(dx > 0 ? "right" : "left");
     }
+  }
+
+  /** Zoom about the place the pointer is on. */
+  #wheel(event) {
+    if (!this.#image) return;
+    event.preventDefault();
+    const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE_PX : 1;
+    const before = this.#zoom;
+    this.#zoom = clamp(before * Math.exp(-event.deltaY * lines * WHEEL), 1, MOST);
+    const room = this.#stage.getBoundingClientRect();
+    const grown = this.#zoom / before - 1;
+    const fromCentre = (at, start, size) => at - start - size / 2;
+    this.#pan(
+      (this.#x - fromCentre(event.clientX, room.left, room.width)) * grown,
+      (this.#y - fromCentre(event.clientY, room.top, room.height)) * grown,
+    );
   }
 
   /** Distance of two fingers; 0 for one. */

@@ -1,5 +1,6 @@
-// What an annotator has chosen for this browser: keys, what a swipe means, the layout. Kept in the
-// browser's storage where there is one; a value that makes no sense any more is dropped.
+// What an annotator has chosen for this browser: keys, what a swipe means, the layout, the
+// language. Kept in the browser's storage where there is one; a value that makes no sense any more
+// is dropped.
 
 import { DEFAULT_BINDINGS } from "./keys.js";
 
@@ -52,6 +53,15 @@ export class Preferences {
 
   set layout(layout) {
     this.#keep({ layout });
+  }
+
+  /** The language chosen; null for the browser's. */
+  get language() {
+    return this.#values.language ?? null;
+  }
+
+  set language(language) {
+    this.#keep({ language });
   }
 
   #keep(change) {

@@ -1,14 +1,11 @@
 // One annotator at work: what is on screen, what a decision does, what undo does. It knows no DOM
-// and no database; it refuses to judge a picture that is not shown and to undo what the server will
-// not undo.
+// and no database.
 
 import { randomId } from "./api.js";
 import { History } from "./history.js";
+import { words } from "./language.js";
 
 const UNDO_PATIENCE_MS = 4000;
-
-const LATE = "One click came too late: the picture had gone to somebody else.";
-const BROKEN = "This picture could not be loaded: please skip or flag it.";
 
 const within = (promise, ms) =>
   Promise.race([
@@ -135,7 +132,7 @@ export class Session {
     try {
       this.#queue.left = (await this.#api.goOn()).queue;
     } catch (error) {
-      this.onSay(`Not yet: ${error.message}.`);
+      this.onSay(words.notYet(error.message));
     }
     this.advance();
   }
@@ -150,7 +147,7 @@ export class Session {
     const entry = this.#sheet?.entries[index];
     if (!entry || this.#undoing) return;
     if (entry.state === "broken" && label !== "skip" && label !== "flag") {
-      this.onSay(BROKEN);
+      this.onSay(words.skipOrFlag);
       return;
     }
     this.#sheet = sheetOf(this.#sheet.entries, this.#sheet.answers.with(index, { label, reason }));
@@ -169,7 +166,7 @@ export class Session {
     const unseen = ({ state }, i) =>
       state === "broken" && !["skip", "flag"].includes(answers[i].label);
     if (entries.some(unseen)) {
-      this.onSay(BROKEN);
+      this.onSay(words.skipOrFlag);
       return;
     }
     const each = (performance.now() - this.#shownAt) / entries.length;
@@ -193,7 +190,7 @@ export class Session {
   /** Retract the last click or grid: here if it never left, otherwise on the server. */
   async undo() {
     if (!this.canUndo) {
-      this.onSay("There is nothing to undo.");
+      this.onSay(words.nothingToUndo);
       return;
     }
     const last = this.#history.last;
@@ -245,7 +242,7 @@ export class Session {
 
   #showAgain(entries, answers) {
     if (entries.length === 0) {
-      this.onSay("Taken back. The picture has gone to somebody else.");
+      this.onSay(words.takenBackGone);
       return;
     }
     if (this.#sheet) this.#queue.putBack(this.#sheet.entries);
@@ -253,12 +250,12 @@ export class Session {
     if (single) this.#queue.putBack(entries.slice(1));
     this.#sheet = single ? sheetOf(entries.slice(0, 1)) : sheetOf(entries, answers);
     this.#shownAt = performance.now();
-    this.onSay("Taken back: please judge again.");
+    this.onSay(words.takenBack);
   }
 
   #failUndo(error) {
-    if (error.kind === "refused") this.onSay(`Not undone: ${error.message}.`);
-    else this.onSay("Undo needs the server, which does not answer yet. Please try again.");
+    if (error.kind === "refused") this.onSay(words.notUndone(error.message));
+    else this.onSay(words.undoLater);
   }
 
   #delivered(rows, { results, labels }) {
@@ -266,13 +263,13 @@ export class Session {
     for (const [index, result] of results.entries()) {
       if (result.status === 200) continue;
       this.#history.forget(rows[index].id);
-      this.onSay(LATE);
+      this.onSay(words.late);
     }
   }
 
   #undelivered(error) {
     if (error.kind === "refused") {
-      this.onSay(`Clicks are kept, but the server refuses them: ${error.message}`);
+      this.onSay(words.refused(error.message));
     } else {
       console.warn(`${this.#outbox.size} clicks are waiting to be sent: ${error.message}`);
     }
@@ -299,7 +296,7 @@ export class Session {
         kept.map((i) => answers[i]),
       );
       this.#sheet = kept.length > 0 ? left : null;
-      this.onSay("A picture has gone to somebody else.");
+      this.onSay(words.gone);
     }
     this.#queue.drop(lost);
   }

@@ -1,22 +1,11 @@
 // What the annotator sees. Draws the state it is given and reads nothing back but sizes.
 
 import { Grid } from "./grid.js";
-import { noticeFor, plural } from "./notices.js";
+import { words } from "./language.js";
+import { noticeFor } from "./notices.js";
 import { Picture } from "./picture.js";
 
 const byId = (id) => document.getElementById(id);
-
-const DEFAULT_INSTRUCTION = "Do you like this picture for this text?";
-const GRID_INSTRUCTION = "Which of these do you like for this text?";
-const UNLOADED = "This picture could not be loaded. Please skip or flag it.";
-const UNKEPT = "This browser keeps no data: clicks not yet sent would be lost by a reload.";
-const SAID = {
-  like: "Liked.",
-  dislike: "Disliked.",
-  skip: "Skipped.",
-  flag: "Flagged.",
-  submit: "Submitted.",
-};
 
 export class View {
   #shown = null;
@@ -48,6 +37,11 @@ export class View {
     this.#showConnection(state, judging);
   }
 
+  /** Forget what is on screen, so that the next state is drawn with all its words. */
+  forget() {
+    this.#shown = null;
+  }
+
   #showLayout(layout) {
     const grid = layout === "grid";
     document.body.dataset.layout = layout;
@@ -64,27 +58,29 @@ export class View {
     if (layout === "grid") {
       this.grid.show(sheet);
       const liked = sheet.answers.filter(({ label }) => label === "like").length;
-      byId("submit-what").textContent = `Submit, ${liked} of ${sheet.entries.length} liked`;
+      byId("submit-what").textContent = words.submitCount(liked, sheet.entries.length);
     }
     if (this.#shown === sheet.entries) return;
     this.#shown = sheet.entries;
     const [entry] = sheet.entries;
     const { prompt, instruction } = entry.item;
-    const question = layout === "grid" ? GRID_INSTRUCTION : DEFAULT_INSTRUCTION;
+    const question = layout === "grid" ? words.gridInstruction : words.instruction;
+    const empty = prompt.trim() === "";
     byId("instruction").textContent = instruction || question;
-    byId("prompt").textContent = prompt;
+    byId("prompt").textContent = empty ? words.noPrompt : prompt;
+    byId("prompt").classList.toggle("empty", empty);
     byId("prompt").classList.toggle("long", prompt.length > 90);
     if (layout === "single") this.#showPicture(entry, prompt);
-    const count = layout === "grid" ? ` ${plural(sheet.entries.length, "picture", "pictures")}` : "";
-    const total = this.#said && `${this.#said} ${done} done. `;
-    byId("live").textContent = `${total}Next:${count} ${prompt}`;
+    const count = layout === "grid" ? sheet.entries.length : 1;
+    const total = this.#said && `${words.total(this.#said, done)} `;
+    byId("live").textContent = `${total}${words.next(count, prompt)}`;
     this.#said = "";
   }
 
   #showPicture(entry, prompt) {
     const ready = entry.state === "ready";
-    if (ready) entry.image.alt = `Picture made for: ${prompt}`;
-    this.picture.show(ready ? entry.image : null, UNLOADED);
+    if (ready) entry.image.alt = words.madeFor(prompt);
+    this.picture.show(ready ? entry.image : null, words.skipOrFlag);
   }
 
   #showNotice({ title, text, busy = false, resume = "" }) {
@@ -108,12 +104,9 @@ export class View {
 
   #showConnection({ connection, toSend, durable }, judging) {
     const banner = byId("banner");
-    const clicks = plural(toSend, "click is", "clicks are");
-    const kept = toSend > 0 ? ` ${clicks} kept and will be sent.` : "";
-    const go = judging ? " You can go on with the pictures already here." : "";
     const news = [];
-    if (connection === "down") news.push(`The server does not answer.${kept}${go}`);
-    if (!durable) news.push(UNKEPT);
+    if (connection === "down") news.push(words.noAnswer(toSend, judging));
+    if (!durable) news.push(words.unkept);
     banner.hidden = news.length === 0;
     banner.textContent = news.join(" ");
   }
@@ -130,7 +123,7 @@ export class View {
 
   /** Light up the button of a decision for a moment, so that a slip of the finger is noticed. */
   flash(label) {
-    this.#said = SAID[label];
+    this.#said = words.said[label];
     const button = byId(label);
     button.classList.remove("hit");
     void button.offsetWidth; // restarts the animation when the same key comes twice

@@ -44,7 +44,7 @@ def test_no_action_is_left_without_a_key(server: Server, browser: Browser) -> No
     with annotator(browser, server) as page:
         page.wait_for_selector("#notice-title:has-text('No pictures')")
         page.keyboard.press("h")
-        assert "is the only key for flag" in change(page, "like", "f")
+        assert "is the only key for Flag" in change(page, "like", "f")
         page.keyboard.press("Escape")  # leaves it as it was, and the panel open
         assert page.is_visible("#help")
         assert "needed by the browser" in change(page, "like", "F5")

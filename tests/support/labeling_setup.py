@@ -302,6 +302,11 @@ def press(page: Page, key: str) -> None:
         page.keyboard.press(key)
 
 
+def press_event(page: Page, key: str, code: str, inside: str = "body") -> None:
+    """What a keyboard of another layout sends, which no key of a test's own keyboard does."""
+    page.dispatch_event(inside, "keydown", {"key": key, "code": code, "bubbles": True})
+
+
 def click(page: Page, selector: str) -> None:
     """Click and wait until the page shows something else."""
     with _changed(page):
