@@ -36,7 +36,7 @@ from trainer.arithmetic.shapes import Latents, PerSample
 from trainer.config import Config, load_config
 from trainer.models.backbones import Conditioning, load_backbone
 from trainer.models.networks import build_networks
-from trainer.models.rollout import Velocity, guided_velocity, sample_guided, sampled
+from trainer.models.rollout import Velocity, sample_guided, sampled
 from trainer.models.texts import TextCache
 from trainer.rewards.groups import Group, Prompt, ScoredGroup
 from trainer.rewards.inflight import to_pixels
@@ -164,7 +164,9 @@ def steered(state: TrainState, strength: float) -> Velocity:
     cfg, t_min = config.generator.teacher_cfg, config.surrogate.t_min
 
     def call(x: Latents, t: PerSample, condition: Conditioning) -> Latents:
-        v, plain = guided_velocity(velocity("teacher"), x, t, condition, state.uncondition, cfg)
+        v, plain = state.backbone.guidance.both(
+            velocity("teacher"), x, t, condition, state.uncondition, cfg
+        )
         if strength and float(t[0]) >= t_min:
             v = v + strength * (velocity("surrogate")(x, t, condition) - plain)
         return v
@@ -206,7 +208,14 @@ def guided(state: TrainState, strength: float, pictures: int) -> float:
 
     def sample(noise: Latents, condition: Conditioning) -> Latents:
         final, _ = sample_guided(
-            velocity, noise, condition, None, steps=GUIDED_STEPS, shift=shift, guidance=1
+            velocity,
+            noise,
+            condition,
+            None,
+            steps=GUIDED_STEPS,
+            shift=shift,
+            guidance=1,
+            rule=state.backbone.guidance,
         )
         return final
 

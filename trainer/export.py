@@ -14,23 +14,24 @@ from typing import Any
 from trainer.arithmetic.flow import time_grid
 from trainer.config import Config
 from trainer.errors import ModelError
+from trainer.models.backbones import backbone_class, text_length
 from trainer.models.lora_files import Lora, write_lora
 
 README = Template("""\
 # $title
 
-A LoRA (rank $rank) for the Stable Diffusion 3 pipeline in `$model`, trained with TDM-R1 to make
+A LoRA (rank $rank) for the $pipeline in `$model`, trained with TDM-R1 to make
 images in $steps network evaluations, without classifier-free guidance. It needs diffusers and peft:
 
 ```python
-from diffusers import StableDiffusion3Pipeline$scheduler_import
+from diffusers import $pipeline$scheduler_import
 
-pipe = StableDiffusion3Pipeline.from_pretrained($model_literal$absent)$scheduler_line
+pipe = $pipeline.from_pretrained($model_literal$absent)$scheduler_line
 pipe.load_lora_weights($out_literal)
 call = dict(
     num_inference_steps=$steps,
     sigmas=$sigmas,
-    guidance_scale=1.0,
+    $unguided
     max_sequence_length=$length,$size
 )
 image = pipe($prompt, **call).images[0]
@@ -38,7 +39,7 @@ image = pipe($prompt, **call).images[0]
 
 - `sigmas` must be passed: the scheduler then shifts them to the times the generator was trained at
   ($times). Left out, it chooses others.
-- `guidance_scale=1.0` turns guidance off; with guidance the images are worse and cost twice.
+- $off turns guidance off; with guidance the images are worse and cost twice.
 - `max_sequence_length=$length` is what the text was padded to in training.
 """)
 SCHEDULER_LINE = """
@@ -67,17 +68,22 @@ def readme(lora: Lora, config: Config, out: Path) -> str:
     """The README with the exact stock-pipeline call."""
     k, shift = config.rollout.k_steps, config.rollout.flow_shift
     side = config.model.resolution
+    backbone = backbone_class(config.model)
+    unguided = [f"{name}={value}" for name, value in backbone.stock_call.items()]
     rescheduled = _scheduler_shift(config.model.path) != shift
     return README.substitute(
         title=f"{config.run.name}: {k}-step LoRA",
         rank=lora.spec.rank,
+        pipeline=backbone.pipeline_class,
+        unguided="\n    ".join(f"{argument}," for argument in unguided),
+        off=" and ".join(f"`{argument}`" for argument in unguided),
         model=config.model.path,
         model_literal=repr(str(config.model.path)),
         out_literal=repr(str(out)),
         steps=k,
         sigmas=[1 - j / k for j in range(k)],
         times=", ".join(f"{t:.3g}" for t in time_grid(k, shift)[:-1]),
-        length=config.model.max_sequence_length,
+        length=text_length(backbone, config.model),
         absent="".join(f", {name}=None" for name in _absent_parts(config.model.path)),
         size=f"\n    height={side},\n    width={side}," if side else "",
         prompt=repr("a photo of three red circles"),

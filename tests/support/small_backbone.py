@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from trainer.arithmetic.flow import time_grid
 from trainer.arithmetic.randomness import normal, normals
 from trainer.config import Config, load_config
-from trainer.models.backbones.base import Conditioning
+from trainer.models.backbones.base import Conditioning, Guidance
+from trainer.models.backbones.guidance import ClassifierFree
 from trainer.models.networks import Role, build_networks
 from trainer.models.rollout import rollout
 from trainer.tdm_r1.state import Batch, TrainState
@@ -42,18 +43,22 @@ class SmallBackbone:
 
     name = "small"
     device = torch.device("cpu")
-    latent_shape = (CHANNELS, SIDE, SIDE)
+    latent_shape: tuple[int, ...] = (CHANNELS, SIDE, SIDE)
     default_lora_targets = ("inner", "outer")
+    guidance: Guidance = ClassifierFree()
 
     def __init__(self) -> None:
         self.network: nn.Module = PixelNet()
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         pooled = normals((PROMPT,), [("prompt", p) for p in prompts])
-        return Conditioning(torch.zeros(len(prompts), 1, 1), pooled)
+        return Conditioning({"pooled": pooled})
+
+    def encode_unconditional(self) -> Conditioning:
+        return self.encode([""])
 
     def velocity(self, x_t: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        v: Tensor = self.network(x_t, t, condition.pooled)
+        v: Tensor = self.network(x_t, t, condition["pooled"])
         return v
 
     @torch.no_grad()

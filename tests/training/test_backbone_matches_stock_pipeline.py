@@ -42,8 +42,8 @@ def test_text_encoding_is_the_pipelines_own(folder: Path, length: int) -> None:
             PROMPTS, None, None, do_classifier_free_guidance=False, max_sequence_length=length
         )
     got = backbone.encode(PROMPTS)
-    assert torch.equal(got.tokens, tokens)
-    assert torch.equal(got.pooled, pooled)
+    assert torch.equal(got["tokens"], tokens)
+    assert torch.equal(got["pooled"], pooled)
 
 
 def test_four_step_rollout_gives_the_pipelines_image(folder: Path) -> None:
@@ -97,10 +97,11 @@ def test_guided_sampling_gives_the_pipelines_image_and_counts_both_passes(folder
         backbone.velocity,
         noise,
         backbone.encode(PROMPTS),
-        backbone.encode([""]),
+        backbone.encode_unconditional(),
         steps=5,
         shift=2.0,
         guidance=3.0,
+        rule=backbone.guidance,
     )
     handle.remove()
     assert nfe == 10  # per image; both passes share one doubled batch

@@ -91,6 +91,7 @@ def test_phase_one_trains_phi_alone_on_clean_samples_of_its_own(kind: type[PhiFi
         steps=5,
         shift=2.0,
         guidance=2.0,
+        rule=state.backbone.guidance,
     )
     assert torch.equal(trajectory.final, own)
     assert trajectory.nfe == nfe == 10

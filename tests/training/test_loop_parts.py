@@ -115,7 +115,9 @@ class CountingEncoder:
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         self.asked += prompts
         value = float(len(prompts[0]))
-        return Conditioning(torch.full((1, 2, 3), value), torch.full((1, 2), value))
+        return Conditioning(
+            {"tokens": torch.full((1, 2, 3), value), "pooled": torch.full((1, 2), value)}
+        )
 
 
 def test_each_text_is_encoded_once_and_the_oldest_is_dropped() -> None:
@@ -124,7 +126,7 @@ def test_each_text_is_encoded_once_and_the_oldest_is_dropped() -> None:
     row_bytes = (2 * 3 + 2) * 4
     texts = TextCache(backbone, max_bytes=2 * row_bytes)
     first = texts.encode(["a", "bb", "a"])
-    assert first.pooled[:, 0].tolist() == [1.0, 2.0, 1.0]
+    assert first["pooled"][:, 0].tolist() == [1.0, 2.0, 1.0]
     texts.encode(["ccc", "a"])
     assert encoder.asked == ["a", "bb", "ccc"]
     texts.encode(["bb"])

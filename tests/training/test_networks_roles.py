@@ -214,8 +214,8 @@ def test_a_written_lora_means_the_same_to_a_stock_pipeline(
         stock = pipeline.transformer(
             hidden_states=x,
             timestep=1000 * t,
-            encoder_hidden_states=condition.tokens,
-            pooled_projections=condition.pooled,
+            encoder_hidden_states=condition["tokens"],
+            pooled_projections=condition["pooled"],
         ).sample
         ours = networks.velocity("generator")(*args)
     torch.testing.assert_close(ours, stock, atol=2e-6, rtol=1e-4)

@@ -10,8 +10,8 @@ from trainer.arithmetic.flow import time_grid
 from trainer.arithmetic.trajectory import Trajectory
 from trainer.config import RolloutConfig
 from trainer.models.backbones import Conditioning
+from trainer.models.backbones.guidance import ClassifierFree
 from trainer.models.rollout import (
-    guided_velocity,
     own_fresh_noise,
     recompute_step,
     rollout,
@@ -22,7 +22,7 @@ GRID = time_grid(4, 2.0)
 
 
 def condition(batch: int, value: float = 1.0) -> Conditioning:
-    return Conditioning(torch.full((batch, 2, 3), value), torch.full((batch, 3), value))
+    return Conditioning({"pooled": torch.full((batch, 3), value)})
 
 
 class Network:
@@ -34,7 +34,7 @@ class Network:
 
     def __call__(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Tensor:
         self.calls += 1
-        return self.scale * x_t + (t + c.pooled.mean(1)).view(-1, 1, 1, 1)
+        return self.scale * x_t + (t + c["pooled"].mean(1)).view(-1, 1, 1, 1)
 
 
 def noise(batch: int = 3, seed: int = 0) -> Tensor:
@@ -107,7 +107,8 @@ def test_a_step_recomputed_with_the_same_weights_is_the_stored_one(stochastic: b
 def test_guidance_extrapolates_and_both_passes_share_a_batch() -> None:
     network = Network()
     t = torch.full((3,), 0.5)
-    guided, plain = guided_velocity(network, noise(), t, condition(3), condition(1, 0.2), 4.0)
+    rule = ClassifierFree()
+    guided, plain = rule.both(network, noise(), t, condition(3), condition(1, 0.2), 4.0)
     assert network.calls == 1
     unconditional = network(noise(), t, condition(3, 0.2))
     torch.testing.assert_close(plain, network(noise(), t, condition(3)))
@@ -117,7 +118,14 @@ def test_guidance_extrapolates_and_both_passes_share_a_batch() -> None:
 @pytest.mark.parametrize(("guidance", "nfe"), [(4.0, 80), (1.0, 40)])
 def test_many_step_sampling_counts_both_passes_of_guidance(guidance: float, nfe: int) -> None:
     _, counted = sample_guided(
-        Network(), noise(), condition(3), condition(1), steps=40, shift=2.0, guidance=guidance
+        Network(),
+        noise(),
+        condition(3),
+        condition(1),
+        steps=40,
+        shift=2.0,
+        guidance=guidance,
+        rule=ClassifierFree(),
     )
     assert counted == nfe
 

@@ -48,6 +48,7 @@ class PhiFirst(FewStep):
             steps=state.config.dgpo.steps,
             shift=state.config.rollout.flow_shift,
             guidance=state.config.generator.teacher_cfg,
+            rule=state.backbone.guidance,
         )
         # The only state DGPO looks at is the clean one (s = 0), where eps does not count.
         return Trajectory(

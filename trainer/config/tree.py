@@ -55,10 +55,10 @@ class ModelConfig(Section):
     """The frozen base and the LoRAs that training starts from."""
 
     path: Path = Path("trainer/tiny/weights")
-    backbone: Literal["sd3"] = "sd3"
+    backbone: str | None = None  # of trainer.models.backbones; None: the folder says which
     student_lora: Path | None = None  # the few-step start; None: the generator starts as teacher
     fake_lora: Path | None = None  # its fake score; None: the fake score starts as the student
-    max_sequence_length: Count = 1  # T5 tokens; a model without T5 gets as many zero tokens
+    max_sequence_length: Count | None = None  # tokens of a prompt; None: as the stock pipeline
     resolution: Count | None = None  # pixels; None: what the model was made for
 
 

@@ -48,7 +48,7 @@ class Policy:
     name: str
     label: str
     nfe: int
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
     sample: Sample
 
 

@@ -30,7 +30,7 @@ from trainer.evaluation.policies import few_step, many_step
 from trainer.evaluation.prompts import Prompts, images
 from trainer.evaluation.results import START, SURROGATE, TEACHER, TRAINED, Evaluation, weight_hashes
 from trainer.evaluation.shots import Shot
-from trainer.models.backbones import load_backbone
+from trainer.models.backbones import backbone_class, load_backbone, text_length
 from trainer.models.lora_files import Lora, read_lora
 from trainer.models.networks import Networks, Source
 
@@ -61,7 +61,7 @@ def sampling(config: Config) -> dict[str, Any]:
     start = student_lora(config)
     return {
         "resolution": config.model.resolution,
-        "max_sequence_length": config.model.max_sequence_length,
+        "max_sequence_length": text_length(backbone_class(config.model), config.model),
         "flow_shift": config.rollout.flow_shift,
         "k_steps": config.rollout.k_steps,
         "mode": config.rollout.mode,

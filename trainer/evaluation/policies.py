@@ -51,19 +51,19 @@ def many_step(
             networks.velocity(source),
             noise.to(backbone.device),
             _encode(backbone, prompts),
-            _encode(backbone, [""]),
+            backbone.encode_unconditional(),
             steps=steps,
             shift=shift,
             guidance=guidance,
+            rule=backbone.guidance,
         )
         return backbone.decode(latents)
 
-    nfe = steps * (2 if guidance != 1 else 1)
+    nfe = steps * (backbone.guidance.evaluations if guidance != 1 else 1)
     return Policy(name, LABELS[name], nfe, backbone.latent_shape, sample)
 
 
 def _encode(backbone: Backbone, prompts: Sequence[str]) -> Conditioning:
     """One row per prompt; prompts that occur twice are encoded once."""
     distinct = sorted(set(prompts))
-    rows = torch.tensor([distinct.index(p) for p in prompts], device=backbone.device)
-    return backbone.encode(distinct).rows(rows)
+    return backbone.encode(distinct).rows([distinct.index(p) for p in prompts])

@@ -22,7 +22,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from trainer.arithmetic.randomness import normal
-from trainer.arithmetic.shapes import LatentImages, PerSample
+from trainer.arithmetic.shapes import Latents, PerSample
 from trainer.config import Config
 from trainer.errors import ModelError
 from trainer.models.backbones import Backbone, Conditioning
@@ -92,7 +92,7 @@ class Networks:
     def velocity(self, source: Source) -> Velocity:
         """The network as that role (or as the teacher): v(x_t, t, condition)."""
 
-        def call(x_t: LatentImages, t: PerSample, condition: Conditioning) -> LatentImages:
+        def call(x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
             with self.acting_as(source):
                 if torch.is_grad_enabled() or self._micro_batch is None:
                     return self.backbone.velocity(x_t, t, condition)
@@ -222,9 +222,7 @@ class Networks:
         small = sum(w.numel() for w in weights) <= FOLD_LIMIT
         return small and all(w.dtype == torch.float32 for w in weights)
 
-    def _in_micro_batches(
-        self, x_t: LatentImages, t: PerSample, condition: Conditioning
-    ) -> LatentImages:
+    def _in_micro_batches(self, x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
         size = self._micro_batch or len(t)
         parts = [slice(i, i + size) for i in range(0, len(t), size)]
         return torch.cat([self.backbone.velocity(x_t[p], t[p], condition.rows(p)) for p in parts])

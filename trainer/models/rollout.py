@@ -7,7 +7,6 @@ states afterwards: what the network said during the rollout is stored.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -20,12 +19,12 @@ from trainer.arithmetic.flow import (
     velocity_to_x0,
 )
 from trainer.arithmetic.randomness import normals
-from trainer.arithmetic.shapes import Latents, PerSample, PerStep
+from trainer.arithmetic.shapes import Latents, PerStep
 from trainer.arithmetic.trajectory import Step, Trajectory
 from trainer.config import RolloutConfig
-from trainer.models.backbones.base import Conditioning
+from trainer.models.backbones.base import Conditioning, Guidance, Network
 
-Velocity = Callable[[Latents, PerSample, Conditioning], Latents]
+Velocity = Network
 
 
 @torch.no_grad()
@@ -78,25 +77,6 @@ def sampled(
     return rollout(velocity, noise, condition, times, own_fresh_noise(noise, config))
 
 
-def guided_velocity(
-    velocity: Velocity,
-    x_t: Latents,
-    t: PerSample,
-    condition: Conditioning,
-    uncondition: Conditioning,
-    guidance: float,
-) -> tuple[Latents, Latents]:
-    """(guided v, conditional v) from ONE doubled batch; `uncondition` has one row.
-
-    Guided v = v_uncond + guidance (v_cond - v_uncond), classifier-free guidance.
-    """
-    batch = x_t.shape[0]
-    both = Conditioning.cat([condition, uncondition.expand(batch)])
-    v_both = velocity(torch.cat([x_t, x_t]), torch.cat([t, t]), both)
-    v_cond, v_uncond = v_both[:batch], v_both[batch:]
-    return v_uncond + guidance * (v_cond - v_uncond), v_cond
-
-
 @torch.no_grad()
 def sample_guided(
     velocity: Velocity,
@@ -107,11 +87,12 @@ def sample_guided(
     steps: int,
     shift: float,
     guidance: float,
+    rule: Guidance,
 ) -> tuple[Latents, int]:
-    """Many-step Euler sampling with classifier-free guidance; (latents, NFE per image).
+    """Many-step Euler sampling with guidance by the backbone's rule; (latents, NFE per image).
 
-    Guidance 1 or no `uncondition` costs one evaluation per step, otherwise two: 40 steps with
-    guidance are 80 NFE.
+    Guidance 1 or no `uncondition` costs one evaluation per step, otherwise what the rule takes: 40
+    steps with classifier-free guidance are 80 NFE.
     """
     guided = uncondition is not None and guidance != 1.0
     times = time_grid(steps, shift)
@@ -119,11 +100,11 @@ def sample_guided(
     for u, s in pairwise(times):
         t = noise.new_full((noise.shape[0],), u)
         if guided and uncondition is not None:
-            v, _ = guided_velocity(velocity, x, t, condition, uncondition, guidance)
+            v = rule.guided(velocity, x, t, condition, uncondition, guidance)
         else:
             v = velocity(x, t, condition)
         x = x + (s - u) * v
-        nfe += 2 if guided else 1
+        nfe += rule.evaluations if guided else 1
     return x, nfe
 
 

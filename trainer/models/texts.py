@@ -21,6 +21,7 @@ class TextCache:
         self._backbone = backbone
         self._max_bytes = max_bytes
         self._rows: OrderedDict[str, Conditioning] = OrderedDict()
+        self._bytes = 0
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """One row per prompt."""
@@ -30,8 +31,8 @@ class TextCache:
         row = self._rows.pop(prompt, None)
         if row is None:
             row = self._backbone.encode([prompt])
+            self._bytes += row.nbytes
         self._rows[prompt] = row
-        size = row.tokens.nbytes + row.pooled.nbytes
-        while len(self._rows) * size > self._max_bytes and len(self._rows) > 1:
-            self._rows.popitem(last=False)
+        while self._bytes > self._max_bytes and len(self._rows) > 1:
+            self._bytes -= self._rows.popitem(last=False)[1].nbytes
         return row

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trainer.arithmetic.shapes import LatentImages
+from trainer.arithmetic.shapes import Latents
 
 if TYPE_CHECKING:
     from trainer.config import HealthConfig
@@ -27,7 +27,7 @@ WORDS = {
 }
 
 
-def image_statistics(latents: LatentImages, size: int) -> dict[str, float]:
+def image_statistics(latents: Latents, size: int) -> dict[str, float]:
     """Statistics of whole groups of `size` latents.
 
     contrast: standard deviation within an image. roughness: RMS difference of neighbours over the
@@ -36,7 +36,7 @@ def image_statistics(latents: LatentImages, size: int) -> dict[str, float]:
     """
     flat = latents.flatten(1)
     contrast = flat.std(1).mean()
-    down, right = latents.diff(dim=2), latents.diff(dim=3)
+    down, right = latents.diff(dim=-2), latents.diff(dim=-1)
     steps = (down.square().mean() + right.square().mean()) / 2
     groups = flat.view(-1, size, flat.shape[1])
     diversity = (2 * groups.var(1).mean()).sqrt()

@@ -15,7 +15,7 @@ from trainer.arithmetic.flow import stretch, velocity_to_x0
 from trainer.arithmetic.shapes import Latents, SampleMask
 from trainer.models.backbones import Conditioning
 from trainer.models.networks import Role, Source
-from trainer.models.rollout import guided_velocity, recompute_step
+from trainer.models.rollout import recompute_step
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.state import Batch, Draw, Metrics, TrainState
 from trainer.tdm_r1.surrogate import reference_velocity
@@ -116,7 +116,7 @@ def _directions(
     """g_kl and g_r at x_t; cond and uncond teacher in one batch, shared with a static reference."""
     config, networks = state.config, state.networks
     x_t, t = draw.renoised(x_s), draw.t
-    guided, unguided = guided_velocity(
+    guided, unguided = state.backbone.guidance.both(
         networks.velocity(teacher),
         x_t,
         t,

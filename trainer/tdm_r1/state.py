@@ -103,7 +103,7 @@ class TrainState:
         self.processes = processes
         self.networks = networks
         self.config = config
-        self.uncondition = backbone.encode([""])
+        self.uncondition = backbone.encode_unconditional()
         self.norms = NormState()
         self.optimizers: dict[Role, RoleOptimizer] = {}
         generator = config.generator
