@@ -172,7 +172,7 @@ def test_what_a_configuration_lacks_is_named(tmp_path: Path) -> None:
     found = said(photos, shapes)
     assert found["prompts"].text.startswith("1940 to train on")
     assert found["student_lora"].status == "fail"
-    assert "'a photo of" in found["counting"].text and "README" in found["counting"].remedy
+    assert "'a photo of" in found["counting"].text and "docs/rewards.md" in found["counting"].remedy
     assert "counting" not in said(photos, {"counting": "counting/PekingU/rtdetr_r50vd"})
     assert said(load_config(None))["student"].status == "warn"
     assert said(load_config(None))["prompts"].status == "fail"

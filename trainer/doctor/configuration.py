@@ -76,6 +76,6 @@ def _unseen(
     for prompt in prompts:
         if prompt.reward == COUNTING and not has_only_shapes(prompt):
             text = f"counting knows shapes alone, and {prompt.text!r} asks for something else"
-            remedy = "start the server with a detector for photographs, see README"
+            remedy = "start the server with a detector for photographs, see docs/rewards.md"
             yield Finding("fail", "counting", text, remedy)
             return
