@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from shared.images import encode_png
@@ -28,7 +26,7 @@ from trainer.evaluation.results import (
     save,
 )
 from trainer.evaluation.shots import Shot
-from trainer.report.charts import smoothed, ticks
+from trainer.report.charts import smoothed
 from trainer.report.gather import gather, seconds_per_iteration
 from trainer.report.page import page
 from trainer.run.folder import (
@@ -40,6 +38,7 @@ from trainer.run.folder import (
     save_stats,
     trained_lora,
 )
+from trainer.run.health import SYMPTOMS
 from trainer.run.log import FILE_NAME
 from trainer.tiny.heldout import COLUMNS
 
@@ -152,7 +151,7 @@ def test_it_shows_the_measured_numbers_with_their_intervals(run: Path) -> None:
 def test_prompts_stand_under_their_pictures_and_cannot_inject(run: Path) -> None:
     html = page(gather(run))
     assert HOSTILE not in html
-    assert "&lt;script&gt;alert(&#x27;a sign&#x27;)" in html
+    assert "&lt;script&gt;alert(&#39;a sign&#39;)" in html
     assert re.search(r"teacher <b>✓</b>", html)
 
 
@@ -205,12 +204,11 @@ def test_damaged_results_are_an_error_and_not_an_empty_report(run: Path) -> None
         gather(run)
 
 
-@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
-def test_ticks_are_few_round_and_enclose_the_data(low: float, span: float) -> None:
-    marks = ticks(low, low + span)
-    assert 2 <= len(marks) <= 8
-    slack = span * 1e-6 + 1e-9
-    assert marks[0] <= low + slack and marks[-1] >= low + span - slack
+def test_the_words_on_training_are_the_limits_that_it_warns_at(run: Path) -> None:
+    text = _text(page(gather(run)))
+    limits = {one.metric: one.limit for one in SYMPTOMS}
+    assert f"the force exceeds {limits['force/ratio']:g}" in text
+    assert f"the KL direction falls below {limits['force/cosine']:g}".replace("-", "−") in text
 
 
 def test_smoothing_keeps_a_constant_and_starts_at_the_first_value() -> None:

@@ -22,7 +22,8 @@ from trainer.config.tree import Config, PromptSet, Section
 FILE = Path("docs/configuration.md")
 HEAD = """# Configuration
 
-Written by `python -m trainer.config.reference` from `trainer/config/tree.py`; a test holds it to that.
+Written by `python -m trainer.config.reference` from `trainer/config/tree.py`; a test holds it to
+that.
 
 A run is one TOML file; everything it leaves out has the default below. `--set a.b=c` changes any
 value on the command line, and an unknown key is an error that names the nearest known one.

@@ -1,35 +1,58 @@
-"""Charts of the report as inline SVG: lines, intervals and shares, styled by the page's own CSS.
+"""Charts of the report as inline SVG, drawn by matplotlib and coloured by the page's own CSS.
 
-Pure functions from numbers to markup; a chart of nothing says so instead of drawing empty axes.
+A chart of nothing is None: the page says so instead of showing empty axes.
 """
 
 from __future__ import annotations
 
-import math
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
 from trainer.evaluation.intervals import Estimate
 
-WIDTH, HEIGHT = 460, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 30
 Point = tuple[float, float]
+
+# matplotlib wants colours, the page has variables that differ by day and night: every stand-in is
+# replaced by its variable in the finished SVG.
+STAND_IN = {
+    name: f"#00{number:04x}"
+    for number, name in enumerate(("teacher", "start", "trained", "s2", "soft", "line", "ink"), 1)
+}
+STYLE = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "report",  # the same numbers give the same bytes
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": STAND_IN["soft"],
+    "axes.labelcolor": STAND_IN["soft"],
+    "xtick.color": STAND_IN["soft"],
+    "ytick.color": STAND_IN["soft"],
+    "grid.color": STAND_IN["line"],
+}
+SECOND = "second"  # a row's style whose colour has another name in the page
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its legend label, the CSS class that colours it, and (x, y) points."""
+    """A curve: its legend label, the page's name for its colour, and (x, y) points."""
 
     label: str
     style: str
     points: Sequence[Point]
     dots: bool = False
+    faint: bool = False
 
 
 @dataclass(frozen=True)
 class Level:
-    """A horizontal reference line."""
+    """A horizontal line that curves are read against."""
 
     label: str
     y: float
@@ -45,27 +68,28 @@ def smoothed(points: Sequence[Point], decay: float = 0.9) -> list[Point]:
     return result
 
 
-def line_chart(
-    title: str, lines: Sequence[Line], levels: Sequence[Level] = (), x_label: str = "iteration"
-) -> str:
-    """A figure with one or more curves on common axes; missing curves are left out."""
+def line_chart(title: str, lines: Sequence[Line], levels: Sequence[Level] = ()) -> str | None:
+    """Curves over the iterations on common axes; missing curves are left out."""
     drawn = [line for line in lines if line.points]
     if not drawn:
-        return _figure(title, '<p class="empty">not recorded in this run</p>', "")
-    xs = [x for line in drawn for x, _ in line.points]
-    ys = [y for line in drawn for _, y in line.points] + [level.y for level in levels]
-    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
-    x_span, y_span = (min(xs), max(xs)), (min(*ys, y_ticks[0]), max(*ys, y_ticks[-1]))
-    parts = _axes(x_ticks, y_ticks, x_span, y_span, x_label)
-    for level in levels:
-        y = _y(level.y, y_span)
-        parts.append(
-            f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text class="note" x="{WIDTH - RIGHT}" y="{y - 4:.1f}" text-anchor="end">'
-            f"{escape(level.label)}</text>"
-        )
-    parts += [_curve(line, x_span, y_span) for line in drawn]
-    return _figure(title, _svg(WIDTH, HEIGHT, title, parts), _legend(drawn))
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.8, 2.4), layout="constrained")
+        axes = _axes(figure)
+        axes.grid(axis="y")
+        for line in drawn:
+            x, y = zip(*line.points, strict=True)
+            marker = "o" if line.dots or len(line.points) == 1 else ""
+            alpha, width = (0.28, 1.0) if line.faint else (1.0, 1.8)
+            (curve,) = axes.plot(x, y, color=STAND_IN[line.style], alpha=alpha, linewidth=width)
+            curve.set(marker=marker, markersize=4)
+        for level in levels:
+            axes.axhline(level.y, color=STAND_IN["soft"], linestyle="--", linewidth=0.8)
+            place = (axes.get_xlim()[1], level.y)
+            axes.annotate(level.label, place, ha="right", va="bottom", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("iteration", fontsize=8, loc="right")
+        return _svg(figure, title)
 
 
 def interval_chart(
@@ -76,134 +100,49 @@ def interval_chart(
     """Estimates with their 95 % intervals: one band per column, one mark per row.
 
     Args:
-        rows: (label, CSS class, estimates by column key).
+        rows: (label, the page's name for its colour, estimates by column key).
         columns: (key, label).
     """
-    width, band, left = 1000, 14 * len(rows) + 14, 130
-    height = TOP + band * len(columns) + BOTTOM
-    lowest = min((c.low for _, _, cells in rows for c in cells.values()), default=0.0)
-    grid = ticks(math.floor(lowest * 10) / 10, 1.0)
-    scale = (width - left - RIGHT) / (grid[-1] - grid[0])
-    parts = []
-    for tick in grid:
-        x = left + (tick - grid[0]) * scale
-        parts.append(
-            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
-            f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{tick:g}</text>'
-        )
-    for c, (key, label) in enumerate(columns):
-        top = TOP + c * band
-        parts.append(
-            f'<text class="name" x="{left - 10}" y="{top + band / 2 + 4:.1f}" '
-            f'text-anchor="end">{escape(label)}</text>'
-        )
-        for r, (_, style, cells) in enumerate(rows):
-            if key not in cells:
-                continue
-            cell, y = cells[key], top + 14 + 14 * r
-            low, mid, high = (
-                left + (v - grid[0]) * scale for v in (cell.low, cell.value, cell.high)
-            )
-            parts.append(
-                f'<g class="{style}"><line class="whisker" x1="{low:.1f}" x2="{high:.1f}" '
-                f'y1="{y}" y2="{y}"/><circle cx="{mid:.1f}" cy="{y}" r="4.5"/>'
-                f"<title>{escape(rows[r][0])}, {escape(label)}: {cell.value:.3f} "
-                f"[{cell.low:.3f}, {cell.high:.3f}], n = {cell.n}</title></g>"
-            )
-    legend = _legend([Line(label, style, ()) for label, style, _ in rows])
-    return _figure(title, _svg(width, height, title, parts), legend)
+    with matplotlib.rc_context(STYLE):
+        height = 0.5 + len(columns) * (0.14 * len(rows) + 0.18)
+        figure = Figure(figsize=(10.5, height), layout="constrained")
+        axes = _axes(figure)
+        axes.grid(axis="x")
+        for number, (_, style, cells) in enumerate(rows):
+            places = [(c, cells[key]) for c, (key, _) in enumerate(columns) if key in cells]
+            colour = STAND_IN["s2" if style == SECOND else style]
+            shift = 0.7 * ((number + 0.5) / len(rows) - 0.5)
+            y = [place + shift for place, _ in places]
+            middles = [cell.value for _, cell in places]
+            lows, highs = [cell.low for _, cell in places], [cell.high for _, cell in places]
+            axes.hlines(y, lows, highs, color=colour, linewidth=2.5, alpha=0.4, clip_on=False)
+            axes.plot(middles, y, "o", color=colour, markersize=5, clip_on=False)
+        axes.set_yticks(range(len(columns)), [label for _, label in columns])
+        axes.set_ylim(len(columns) - 0.5, -0.5)
+        axes.tick_params(axis="y", labelcolor=STAND_IN["ink"])
+        return _svg(figure, title)
 
 
-def share_bar(title: str, seconds: Mapping[str, float]) -> str:
-    """Where the time goes: one bar, split in proportion, with the seconds in the legend."""
-    total = sum(seconds.values())
-    if total <= 0:
-        return _figure(title, '<p class="empty">not recorded in this run</p>', "")
-    parts, items, x = [], [], 0.0
-    for i, (name, value) in enumerate(sorted(seconds.items(), key=lambda kv: -kv[1])):
-        width = value / total * 1000
-        share = f"{escape(name)} {value:.2f} s ({100 * value / total:.0f} %)"
-        parts.append(
-            f'<rect class="share{i % 8}" x="{x:.1f}" y="0" width="{max(width - 2, 0.5):.1f}" '
-            f'height="34"><title>{share}</title></rect>'
-        )
-        items.append(f'<li><span class="key share{i % 8}"></span>{share}</li>')
-        x += width
-    legend = f'<ul class="legend">{"".join(items)}</ul>'
-    return _figure(title, _svg(1000, 34, title, parts, stretch=True), legend)
+def _axes(figure: Figure) -> Axes:
+    axes = figure.subplots()
+    axes.spines[:].set_visible(False)
+    axes.patch.set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_axisbelow(True)
+    return axes
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers from at or below `low` to at or above `high`."""
-    if high - low < 1e-12:
-        low, high = low - 0.05, high + 0.05
-    raw = (high - low) / count
-    magnitude: float = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(k * step, 12) for k in range(first, last + 1)]
-
-
-def _axes(
-    x_ticks: Sequence[float],
-    y_ticks: Sequence[float],
-    x_span: Point,
-    y_span: Point,
-    x_label: str,
-) -> list[str]:
-    parts = []
-    for tick in y_ticks:
-        y = _y(tick, y_span)
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
-        )
-    for tick in x_ticks:
-        if x_span[0] <= tick <= x_span[1]:
-            x = _x(tick, x_span)
-            parts.append(
-                f'<text x="{x:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{tick:g}</text>'
-            )
-    parts.append(
-        f'<text class="note" x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">'
-        f"{escape(x_label)}</text>"
+def _svg(figure: Figure, title: str) -> str:
+    for axes in figure.axes:
+        for artist in axes.get_children():
+            artist.set_clip_on(False)
+        for line in (*axes.get_xgridlines(), *axes.get_ygridlines()):
+            line.set_clip_on(False)
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    text = drawn.getvalue()
+    for name, colour in STAND_IN.items():
+        text = text.replace(colour, f"var(--{name})")
+    return text[text.index("<svg") :].replace(
+        "<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1
     )
-    return parts
-
-
-def _curve(line: Line, x_span: Point, y_span: Point) -> str:
-    places = [(_x(x, x_span), _y(y, y_span)) for x, y in line.points]
-    path = "M" + " L".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    dots = ""
-    if line.dots or len(places) == 1:
-        dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places)
-    return f'<g class="{line.style}"><path class="curve" d="{path}"/>{dots}</g>'
-
-
-def _x(value: float, span: Point) -> float:
-    return LEFT + (value - span[0]) / ((span[1] - span[0]) or 1) * (WIDTH - LEFT - RIGHT)
-
-
-def _y(value: float, span: Point) -> float:
-    return HEIGHT - BOTTOM - (value - span[0]) / (span[1] - span[0]) * (HEIGHT - TOP - BOTTOM)
-
-
-def _legend(lines: Sequence[Line]) -> str:
-    items = (
-        f'<li><span class="key {line.style}"></span>{escape(line.label)}</li>' for line in lines
-    )
-    return f'<ul class="legend">{"".join(items)}</ul>'
-
-
-def _svg(
-    width: int, height: int, title: str, parts: Sequence[str], *, stretch: bool = False
-) -> str:
-    fit = ' preserveAspectRatio="none" style="height:34px"' if stretch else ""
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}"{fit}>'
-        f"{''.join(parts)}</svg>"
-    )
-
-
-def _figure(title: str, body: str, legend: str) -> str:
-    return f"<figure><figcaption>{escape(title)}</figcaption>{body}{legend}</figure>"

@@ -1,4 +1,4 @@
-"""What a report shows, gathered from a run's folder. Computes only means of what was logged."""
+"""What a report shows, gathered from a run's folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ class Report:
     ranking: Sequence[Point] = ()
     force: Sequence[Point] = ()
     cosine: Sequence[Point] = ()
-    in_flight: Sequence[Point] = ()
     times: Mapping[str, float] = field(default_factory=dict)
     evaluation: Evaluation | None = None
     table: Table | None = None

@@ -1,9 +1,8 @@
-"""Tables of the report: estimates with intervals, as HTML and for the terminal. Pure."""
+"""Names and numbers of the report's tables, and the table for the terminal. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 
 from rich.table import Table as RichTable
 
@@ -57,54 +56,11 @@ def signed_range(cell: Estimate) -> str:
     return f"{signed(cell.low)}, {signed(cell.high)}"
 
 
-def _header(columns: Sequence[str], first: str) -> str:
-    cells = "".join(f"<th>{escape(column_name(c))}</th>" for c in columns)
-    return f"<thead><tr><th>{escape(first)}</th>{cells}</tr></thead>"
-
-
-def estimates_table(
-    columns: Sequence[str], rows: Sequence[tuple[str, str, Mapping[str, Estimate]]]
-) -> str:
-    """Rows of (label, CSS class, estimates by column) as an HTML table."""
-    body = ""
-    for label, style, cells in rows:
-        body += f'<tr><th><span class="key {style}"></span>{escape(label)}</th>'
-        for column in columns:
-            cell = cells.get(column)
-            key = ' class="key-column"' if column == OVERALL else ""
-            text = "–" if cell is None else f"{cell.value:.3f}<small>{_range(cell)}</small>"
-            body += f"<td{key}>{text}</td>"
-        body += "</tr>"
-    return f"<table>{_header(columns, 'model')}<tbody>{body}</tbody></table>"
-
-
-def _range(cell: Estimate) -> str:
-    return f"{cell.low:.3f}–{cell.high:.3f}"
-
-
 PAIR_NAMES = {
     (TRAINED, START): "after − before",
     (TRAINED, TEACHER): "after − teacher",
     (START, TEACHER): "before − teacher",
 }
-
-
-def differences_table(
-    columns: Sequence[str], differences: Mapping[tuple[str, str], Mapping[str, Estimate]]
-) -> str:
-    """Paired differences as an HTML table, coloured where the interval excludes zero."""
-    body = ""
-    for pair, cells in differences.items():
-        body += f"<tr><th>{PAIR_NAMES[pair]}</th>"
-        for column in columns:
-            cell = cells.get(column)
-            text = "–"
-            if cell is not None:
-                text = f"{signed(cell.value)}<small>{signed_range(cell)}</small>"
-            body += f'<td class="{verdict(cell) if cell else ""}">{text}</td>'
-        body += "</tr>"
-    header = _header(columns, "paired difference")
-    return f"<table>{header}<tbody>{body}</tbody></table>"
 
 
 def terminal_table(table: Table, evaluation: Evaluation) -> RichTable:
