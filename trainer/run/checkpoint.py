@@ -40,6 +40,7 @@ FREE_KEYS = (
     "server.api_key_env",
     "server.patience_s",
     "server.retry_budget_s",
+    "model.backbone",  # the folder says which
     "compute.device",
     "compute.threads",
     "compute.micro_batch",
