@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.fakes import build_sd3_folder
 from tests.support.server_setup import Server, free_port
+from trainer.ablation.kept import keep_base, read_base
 from trainer.ablation.matrix import FAILURE, load_ablation
 from trainer.ablation.results import BASE as BASE_FILE
 from trainer.cli import main
@@ -227,7 +228,8 @@ def test_an_interrupted_ablation_goes_on_with_several_cells_at_once(
 def test_the_numbers_of_finished_cells_outlive_their_runs(
     tmp_path: Path, reward_server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = matrix(tmp_path, f'kept = "{tmp_path}/kept"', model=build_sd3_folder(tmp_path / "model"))
+    kept = tmp_path / "kept.jsonl"
+    file = matrix(tmp_path, f'kept = "{kept}"', model=build_sd3_folder(tmp_path / "model"))
     command = ["ablate", str(file), "--server", reward_server.url]
     two = "variants=[{name='a', title='A'}, {name='b', title='B', set=['method=tdm_only']}]"
     assert main([*command, "--set", two]) == 0, capsys.readouterr()
@@ -244,11 +246,12 @@ def test_the_numbers_of_finished_cells_outlive_their_runs(
 
     longer = ["--set", two, "--set", 'set=["run.iterations=4"]']
     assert [cell.state() for cell in load_ablation(file, longer[1::2]).cells] == ["missing"] * 2
-    base = tmp_path / "kept" / BASE_FILE
-    base.write_text(load(base).model_copy(update={"weights": {"other": ""}}).model_dump_json())
+    base = read_base(kept)
+    assert base is not None
+    keep_base(kept, base.model_copy(update={"weights": {"other": ""}}))
     capsys.readouterr()
     assert main([*command, *longer]) == 2
-    assert f"{base.parent} holds cells of other weights" in capsys.readouterr().err
+    assert f"{kept} holds cells of other weights" in capsys.readouterr().err
 
 
 def test_teacher_and_start_are_taken_from_the_model_if_it_has_enough_of_them(

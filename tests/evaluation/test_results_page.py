@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.test_ablation_fills_its_page import matrix
+from trainer.ablation.kept import Curves
 from trainer.ablation.matrix import Claim, load_ablation
 from trainer.ablation.page import markdown
 from trainer.ablation.plots import draw, mean_curve, timed
@@ -35,17 +36,19 @@ def results(tmp_path: Path) -> Results:
             "one",
             seed,
             "done",
-            iterations=3,
-            minutes=2.5,
             scores={"overall": estimate, "text": estimate, "counting": estimate},
-            reward=curve,
-            heldout=curve,
-            clock=[(0.0, 0.0), (10.0, 2.0 + seed)],
-            signs=dict.fromkeys((*SYMPTOMS, *PICTURES), curve),
+            curves=Curves(
+                iterations=3,
+                minutes=2.5,
+                reward=curve,
+                heldout=curve,
+                clock=[(0.0, 0.0), (10.0, 2.0 + seed)],
+                signs=dict.fromkeys((*SYMPTOMS, *PICTURES), curve),
+            ),
         )
 
     others = [
-        CellResult("two", 0, "begun", iterations=2, minutes=1.0),
+        CellResult("two", 0, "begun", curves=Curves(iterations=2, minutes=1.0)),
         CellResult("two", 1, "missing"),
         CellResult("three", 0, "failed", "the disk is full"),
         CellResult("three", 1, "missing"),
@@ -145,6 +148,9 @@ def test_a_mean_curve_stands_where_all_curves_do() -> None:
 
 def test_a_score_against_the_clock_stands_at_the_mean_time_of_its_probes(tmp_path: Path) -> None:
     cells = results(tmp_path).of("one")
-    clock, scores = mean_curve([c.clock for c in cells]), mean_curve([c.heldout for c in cells])
+    clock, scores = (
+        mean_curve([c.curves.clock for c in cells]),
+        mean_curve([c.curves.heldout for c in cells]),
+    )
     assert timed(clock, scores) == [(0.0, 0.1), (2.5, pytest.approx(0.5))]
     assert timed([], scores) == []

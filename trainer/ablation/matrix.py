@@ -1,7 +1,7 @@
 """An ablation: one matrix of variants and seeds, every cell a run like any other.
 
-What is to be run comes from a TOML file, and how far it is from the runs' folders. Knows nothing of
-how a cell is trained; refuses a matrix with a cell that could not be trained before any is.
+What is to be run comes from a TOML file, and how far it is from the runs' folders. A matrix with a
+cell that could not be trained is an error before any is.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from trainer.ablation.kept import KeptCell, read_cell
 from trainer.config import Config, Count, Section, load_config
 from trainer.config.reading import overridden, read_toml
 from trainer.errors import ConfigError
@@ -55,8 +56,8 @@ class Ablation(Section):
     base: Path
     folder: Path = Path("runs")
     page: Path = Path("docs/results.md")
-    # Where the numbers of finished cells stay when the runs are gone, for example in the tree: a
-    # cell found there is done. None: in the runs' folders alone.
+    # The file where the numbers of finished cells stay when the runs are gone, for example in the
+    # tree: a cell found there is done. None: in the runs' folders alone.
     kept: Path | None = None
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     images_per_tag: Count = 100
@@ -122,16 +123,9 @@ class Cell:
         """The run's folder."""
         return self.ablation.home / self.name
 
-    @property
-    def kept(self) -> Path | None:
-        """Where its numbers are kept once it is done."""
-        return None if self.ablation.kept is None else self.ablation.kept / self.name
-
-    @property
-    def numbers(self) -> Path:
-        """Where its numbers are read: where they were kept, else in the run's folder."""
-        kept = self.kept
-        return kept if kept is not None and (kept / EVALUATION).is_file() else self.folder
+    def kept(self) -> KeptCell | None:
+        """Its numbers, if they have been kept apart from the run."""
+        return None if self.ablation.kept is None else read_cell(self.ablation.kept, self.name)
 
     def config(self, url: str | None = None) -> Config:
         """The run's configuration, with the reward server at `url`.
@@ -154,18 +148,26 @@ class Cell:
         Raises:
             CheckpointError: its folder holds a run of another configuration.
         """
+        wanted = self.config()
+        if (kept := self.kept()) is not None:
+            require_same(Path(f"{self.ablation.kept}:{self.name}"), _tree(kept.config), wanted)
+            if kept.config.run.iterations == wanted.run.iterations:
+                return "done"
         failed = (self.folder / FAILURE).is_file()
-        numbers = self.numbers
-        if not (numbers / CONFIG).is_file():
+        if not (self.folder / CONFIG).is_file():
             return "failed" if failed else "missing"
-        stored, wanted = read_config(numbers), self.config()
-        require_same(numbers, stored.model_dump(mode="json"), wanted)
+        stored = read_config(self.folder)
+        require_same(self.folder, _tree(stored), wanted)
         as_long = stored.run.iterations == wanted.run.iterations
-        if (numbers / EVALUATION).is_file() and as_long:
+        if (self.folder / EVALUATION).is_file() and as_long:
             return "done"
         if failed:
             return "failed"
         return "begun" if (self.folder / CHECKPOINTS).is_dir() else "missing"
+
+
+def _tree(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json")
 
 
 def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:

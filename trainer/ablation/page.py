@@ -135,7 +135,7 @@ def _by_seed(results: Results) -> str:
     titles = {v.name: v.title for v in results.ablation.variants}
     for cell in results.cells:
         begun = cell.state != "missing"
-        best = max((score for _, score in cell.heldout), default=None)
+        best = max((score for _, score in cell.curves.heldout), default=None)
         rows.append(
             [
                 titles[cell.variant],
@@ -143,8 +143,8 @@ def _by_seed(results: Results) -> str:
                 STATES[cell.state],
                 *[_number(cell.scores, column) for column in SHOWN],
                 "" if best is None else f"{best:.3f}",
-                str(cell.iterations) if begun else "",
-                f"{cell.minutes:.1f}" if begun else "",
+                str(cell.curves.iterations) if begun else "",
+                f"{cell.curves.minutes:.1f}" if begun else "",
             ]
         )
     return _table(rows)

@@ -6,14 +6,19 @@ draw the page again.
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainer.ablation.kept import (
+    Curves,
+    KeptCell,
+    keep_base,
+    keep_cell,
+    read_base,
+)
 from trainer.ablation.matrix import FAILURE, Ablation, Cell, Claim, State
 from trainer.evaluation.intervals import Estimate, mean_of
 from trainer.evaluation.prompts import TEXT
@@ -24,14 +29,13 @@ from trainer.evaluation.results import (
     EvaluationError,
     differences,
     load,
+    save,
     table,
 )
-from trainer.report.charts import Point
 from trainer.report.gather import series
-from trainer.run.folder import EVALUATION
+from trainer.run.folder import EVALUATION, read_config
 from trainer.run.health import CONTRAST, DIVERSITY, ROUGHNESS
-from trainer.run.log import FILE_NAME, read_metrics
-from trainer.run.state import CONFIG
+from trainer.run.log import read_metrics
 
 BASE = "base.json"  # teacher and start, measured once for the whole ablation
 SHOWN = (OVERALL, TEXT)  # the columns of the page
@@ -39,38 +43,19 @@ SHOWN = (OVERALL, TEXT)  # the columns of the page
 SYMPTOMS = ("surrogate/ranking_accuracy", "force/ratio", "force/cosine")
 # What tells whether the pictures stay pictures, and differ, while the reward is chased.
 PICTURES = (CONTRAST, ROUGHNESS, DIVERSITY)
-# What is kept of a cell's record: what the page draws.
-KEPT_METRICS = (
-    "iteration",
-    "clock_s",
-    "reward/mean",
-    "heldout/iteration",
-    "heldout/score",
-    *SYMPTOMS,
-    *PICTURES,
-)
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """One cell. Estimates by column, curves as (iteration, value); empty where there is nothing.
-
-    clock: minutes into training at the iterations of `heldout`. signs: by name of SYMPTOMS and
-    PICTURES.
-    """
+    """One cell: its estimates by column and its curves, empty where there is nothing."""
 
     variant: str
     seed: int
     state: State
     failure: str = ""
-    iterations: int = 0
-    minutes: float = 0.0
     scores: Mapping[str, Estimate] = field(default_factory=dict)
     against_first: Mapping[str, Estimate] = field(default_factory=dict)
-    reward: Sequence[Point] = ()
-    heldout: Sequence[Point] = ()
-    clock: Sequence[Point] = ()
-    signs: Mapping[str, Sequence[Point]] = field(default_factory=dict)
+    curves: Curves = field(default_factory=Curves)
 
 
 @dataclass(frozen=True)
@@ -108,29 +93,55 @@ def gather_results(ablation: Ablation) -> Results:
         EvaluationError: an eval.json is damaged.
         CheckpointError: a folder holds a run of another configuration.
     """
-    base = base_file(ablation)
     cells = [_result(cell) for cell in ablation.cells]
     claims = [_claimed(ablation, claim) for claim in ablation.claims]
-    return Results(ablation, cells, load(base) if base.is_file() else None, claims)
+    return Results(ablation, cells, base_of(ablation), claims)
 
 
 def base_file(ablation: Ablation) -> Path:
-    """Where teacher and start are measured, once."""
-    return (ablation.kept or ablation.home) / BASE
+    """Where teacher and start are measured, once, if they are not kept apart from the runs."""
+    return ablation.home / BASE
+
+
+def base_of(ablation: Ablation) -> Evaluation | None:
+    """Teacher and start; None before they are measured."""
+    if ablation.kept is not None:
+        return read_base(ablation.kept)
+    file = base_file(ablation)
+    return load(file) if file.is_file() else None
+
+
+def save_base(ablation: Ablation, evaluation: Evaluation) -> None:
+    """Remember teacher and start."""
+    if ablation.kept is not None:
+        keep_base(ablation.kept, evaluation)
+    else:
+        save(evaluation, base_file(ablation))
 
 
 def keep(cell: Cell) -> None:
-    """Puts the numbers of a finished cell where they are kept; the evaluation comes last."""
-    if cell.kept is None:
-        return
-    cell.kept.mkdir(parents=True, exist_ok=True)
-    (cell.kept / EVALUATION).unlink(missing_ok=True)  # of a shorter run
-    rows = read_metrics(cell.folder)
-    kept = [{k: round(row[k], 4) for k in KEPT_METRICS if k in row} for row in rows]
-    lines = "".join(json.dumps(row) + "\n" for row in kept)
-    (cell.kept / FILE_NAME).write_text(lines, encoding="utf-8")
-    for name in (CONFIG, EVALUATION):
-        shutil.copyfile(cell.folder / name, cell.kept / name)
+    """Puts the numbers of a finished cell where they are kept."""
+    if cell.ablation.kept is not None:
+        config, evaluation = read_config(cell.folder), load(cell.folder / EVALUATION)
+        kept = KeptCell(config, evaluation, curves_of(read_metrics(cell.folder)))
+        keep_cell(cell.ablation.kept, cell.name, kept)
+
+
+def curves_of(rows: Sequence[Mapping[str, float]]) -> Curves:
+    """The curves of a run's record."""
+    heldout = [(r["heldout/iteration"], r["heldout/score"]) for r in rows if "heldout/score" in r]
+    minutes = {row["iteration"]: row["clock_s"] / 60 for row in rows}
+    return Curves(
+        iterations=int(rows[-1]["iteration"]) if rows else 0,
+        minutes=rows[-1]["clock_s"] / 60 if rows else 0.0,
+        reward=series(rows, "reward/mean"),
+        heldout=heldout,
+        clock=[(x, minutes[x]) for x, _ in heldout if x in minutes],
+        signs={
+            name: [(x, y) for x, y in series(rows, name) if math.isfinite(y)]
+            for name in (*SYMPTOMS, *PICTURES)
+        },
+    )
 
 
 def over_seeds(
@@ -179,37 +190,29 @@ def _claimed(ablation: Ablation, claim: Claim) -> ClaimResult:
 
 
 def _result(cell: Cell) -> CellResult:
-    state, rows = cell.state(), read_metrics(cell.numbers)
+    state, kept = cell.state(), cell.kept()
+    curves = kept.curves if kept is not None else curves_of(read_metrics(cell.folder))
     evaluation = _evaluation(cell) if state == "done" else None
     failure = cell.folder / FAILURE
     first = Cell(cell.ablation, cell.ablation.variants[0], cell.seed)
-    heldout = [(r["heldout/iteration"], r["heldout/score"]) for r in rows if "heldout/score" in r]
-    minutes = {row["iteration"]: row["clock_s"] / 60 for row in rows}
     return CellResult(
         variant=cell.variant.name,
         seed=cell.seed,
         state=state,
         failure=failure.read_text(encoding="utf-8").strip() if state == "failed" else "",
-        iterations=int(rows[-1]["iteration"]) if rows else 0,
-        minutes=rows[-1]["clock_s"] / 60 if rows else 0.0,
         scores=table(evaluation).rows[TRAINED] if evaluation else {},
         against_first=_paired(evaluation, first) if evaluation and first != cell else {},
-        reward=series(rows, "reward/mean"),
-        heldout=heldout,
-        clock=[(x, minutes[x]) for x, _ in heldout if x in minutes],
-        signs={
-            name: [(x, y) for x, y in series(rows, name) if math.isfinite(y)]
-            for name in (*SYMPTOMS, *PICTURES)
-        },
+        curves=curves,
     )
 
 
 def _evaluation(cell: Cell) -> Evaluation:
-    file = cell.numbers / EVALUATION
-    evaluation = load(file)
+    kept = cell.kept()
+    evaluation = kept.evaluation if kept is not None else load(cell.folder / EVALUATION)
     if TRAINED not in evaluation.rows:
         raise EvaluationError(
-            f"{file} measures no trained generator; delete it and run the ablation again"
+            f"the evaluation of cell {cell.name} measures no trained generator; delete it "
+            f"({cell.folder / EVALUATION}) and run the ablation again"
         )
     return evaluation
 

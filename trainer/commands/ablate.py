@@ -19,13 +19,13 @@ from rich.console import Console
 from trainer.ablation.matrix import FAILURE, Ablation, Cell, find_cell, load_ablation
 from trainer.ablation.page import markdown
 from trainer.ablation.plots import draw
-from trainer.ablation.results import base_file, gather_results, keep
+from trainer.ablation.results import base_of, gather_results, keep, save_base
 from trainer.commands.eval import BASE_ROWS, evaluation_id, stored_rows
 from trainer.errors import TrainerError
 from trainer.evaluation.evaluate import EvaluationSettings
 from trainer.evaluation.measure import Plan, measure
 from trainer.evaluation.prompts import TEXT
-from trainer.evaluation.results import TRAINED, Evaluation, load, save, weight_hashes
+from trainer.evaluation.results import TRAINED, Evaluation, save, weight_hashes
 from trainer.launch.server import Child, LocalServer
 from trainer.loop import train
 from trainer.run.folder import EVALUATION, save_shots, trained_lora
@@ -160,18 +160,18 @@ def _server(args: argparse.Namespace, ablation: Ablation) -> Iterator[str]:
 
 def _require_same_weights(ablation: Ablation) -> None:
     """Cells of other weights are no part of the matrix; raises AblationError."""
-    file, model = base_file(ablation), ablation.cells[0].config().model.path
-    if file.is_file() and load(file).weights != weight_hashes(model):
+    base, model = base_of(ablation), ablation.cells[0].config().model.path
+    if base is not None and base.weights != weight_hashes(model):
         raise AblationError(
-            f"{file.parent} holds cells of other weights than {model}; move it away to begin the "
-            "matrix anew, or restore the weights"
+            f"{ablation.kept or ablation.home} holds cells of other weights than {model}; move it "
+            "away to begin the matrix anew, or restore the weights"
         )
 
 
 def _measure_base(ablation: Ablation, url: str, console: Console) -> None:
     """Teacher and start, once: what every cell began with, measured or as the model has it."""
-    file, config = base_file(ablation), ablation.cells[0].config(url)
-    if file.is_file():
+    config = ablation.cells[0].config(url)
+    if base_of(ablation) is not None:
         return
     settings = EvaluationSettings(
         ablation.images_per_tag, ablation.signs, run_id=f"{ablation.name}.evaluation"
@@ -182,7 +182,7 @@ def _measure_base(ablation: Ablation, url: str, console: Console) -> None:
     if result is None:
         with connect(url, config) as client:
             result, _ = measure(plan, client, console)
-    save(result, file)
+    save_base(ablation, result)
 
 
 def _published(plan: Plan) -> Evaluation | None:
