@@ -24,13 +24,14 @@ def update_fake(state: TrainState, fresh: Batch, iteration: int, progress: float
     for update in range(state.config.fake.updates):
         role = f"fake.{update}"
         draw = state.draw(fresh, iteration, role, state.config.fake.t_range, shared=False)
-        noised, total = state.target(draw), 0.0
+        noised = state.target(draw)
+        total = noised.t.new_zeros(())
         for rows in state.micro_batches(fresh.samples):
             v = velocity(noised.x_t[rows], noised.t[rows], condition.rows(rows))
             loss = losses.fake_loss(v, noised.v_star[rows], noised.weight[rows])
             loss = loss * (v.shape[0] / fresh.samples / state.processes.count)
             torch.autograd.backward(loss)
-            total += float(loss.detach())
+            total += loss.detach()
         norm = state.step("fake", progress)
-        metrics = {"loss/fake": state.processes.totals(total)[0], "grad_norm/fake": norm}
+        metrics = {"loss/fake": state.processes.totals(float(total))[0], "grad_norm/fake": norm}
     return metrics

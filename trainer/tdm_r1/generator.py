@@ -82,14 +82,14 @@ def _in_micro_batches(
         x0, x_s = _student(state, draw, condition)
     directions = _directions(state, draw, x_s, condition, rewarded, teacher)
     direction, force = _combine(state, directions)
-    n, total = losses.normaliser(x0, directions.teacher), 0.0
+    n, total = losses.normaliser(x0, directions.teacher), draw.t.new_zeros(())
     for rows in state.micro_batches(fresh.samples):
         x0, _ = _student(state, draw.rows(rows), condition.rows(rows))
         loss = losses.generator_loss(x0, direction[rows], n[rows])
         loss = loss * (x0.shape[0] / fresh.samples / state.processes.count)
         torch.autograd.backward(loss)
-        total += float(loss.detach())
-    return total, force
+        total += loss.detach()  # one look at the device for all of them
+    return float(total), force
 
 
 def _student(state: TrainState, draw: Draw, condition: Conditioning) -> tuple[Latents, Latents]:

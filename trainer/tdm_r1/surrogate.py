@@ -108,7 +108,7 @@ def preference_gradient(
     noised, batch = state.target(draw), scored.batch
     condition = batch.condition.repeat(batch.size)
     refs = look_up(noised.x_t, noised.t, condition)
-    distances, totals, logits = [], torch.zeros(2), []
+    distances, totals, logits = [], noised.t.new_zeros(2), []
     for rows in state.micro_batches(batch.samples, batch.size):
         d, d_ref, parts, s = _backward(
             state, role, noised, draw, refs, condition, said, rows, factor
@@ -119,7 +119,7 @@ def preference_gradient(
     accuracy, pairs = losses.ranking_accuracy(-torch.cat(distances), scored.rewards)
     saturated = torch.cat(logits)[said.advantage.live].abs() > 4
     loss, kl, right, of, count = state.processes.totals(
-        *totals.tolist(), accuracy * pairs if pairs else 0.0, pairs, float(saturated.sum())
+        *totals.cpu().tolist(), accuracy * pairs if pairs else 0.0, pairs, float(saturated.sum())
     )
     return {
         "loss/surrogate": loss,
@@ -184,12 +184,12 @@ def _loss(
     logits = losses.group_logits(pulled, d_ref, values, valid, beta)
     share = live.sum() / said.live
     preference = losses.preference_loss(logits, live, config.beta) * share
-    loss, anchor = preference, torch.zeros(())
+    loss, anchor = preference, torch.zeros_like(preference)
     if refs.anchor is not None:
         share = valid.sum() / said.valid
         anchor = losses.anchor_loss(v, refs.anchor[rows], valid.flatten()) * share
         loss = loss + config.kl * anchor
-    parts = torch.stack([preference.detach().cpu(), anchor.detach().cpu()])
+    parts = torch.stack([preference.detach(), anchor.detach()])
     return loss, parts, d, d_ref, logits
 
 
