@@ -44,7 +44,7 @@ from trainer.rewards.prompts import PromptStream
 from trainer.run.supply import scored_batch
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.state import Batch, ScoredBatch, TrainState
-from trainer.tdm_r1.surrogate import preferences, update_surrogate
+from trainer.tdm_r1.surrogate import group_advantages, update_surrogate
 from trainer.tdm_r1.targets import Noised, noised_target
 
 CONFIG: Final = Path("trainer/configs/tiny.toml")
@@ -132,7 +132,7 @@ def looks(state: TrainState, batch: Batch) -> Iterator[tuple[Noised, Conditionin
         e = e.repeat_interleave(batch.size, 0).to(state.backbone.device)
         t = torch.full((batch.samples,), at, device=state.backbone.device)
         path = batch.trajectory.step(j)
-        yield noised_target(path, e, t, "mixed", importance_weight=False), condition
+        yield noised_target(path, e, t, "mixed"), condition
 
 
 @torch.no_grad()
@@ -140,7 +140,7 @@ def known(state: TrainState, unseen: Sequence[ScoredBatch]) -> tuple[list[float]
     """(ranking accuracy of each unseen group, tilt, distance) of phi against the teacher."""
     ranking, tilts, distances = list[float](), list[float](), list[float]()
     for scored in unseen:
-        advantage = preferences(state, scored).advantage.values
+        advantage = group_advantages(state, scored).advantage.values
         total: Tensor = torch.zeros_like(scored.rewards)
         for noised, condition in looks(state, scored.batch):
             one = torch.ones_like(noised.t)
@@ -245,7 +245,7 @@ def measure(
     ranking, tilt, distance = known(state, parts)
     spread = torch.tensor(ranking)
     error = float(spread.std() / len(ranking) ** 0.5)
-    updates = steps * state.config.surrogate.updates * state.config.groups.phi_epochs
+    updates = steps * state.config.surrogate.updates
     painted = {strength: guided(state, strength, pictures) for strength in strengths}
     return Found(name, updates, seconds, float(spread.mean()), error, tilt, distance, painted)
 

@@ -1,7 +1,7 @@
 """Training, as one reads it: prompts -> rollout -> groups -> scores -> update -> next policy.
 
-Ctrl-C is taken between updates: the run is saved and says how to go on. Refuses to update the
-generator on anything but rollouts of its current weights.
+Ctrl-C is taken between updates: the run is saved and says how to go on. The generator is updated on
+rollouts of its current weights alone.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def iterate(run: Run, interrupt: Interrupt) -> None:
     metrics: Metrics = {}
     _probe(run, metrics)
     rewarded = run.method.uses_rewards(run.iteration)
-    version, fresh, scored = run.iteration, None, replayed(run) if rewarded else None
+    fresh, scored = None, replayed(run) if rewarded else None
     replay = scored is not None
     if rewarded and not replay:
         fresh = fill_window(run, metrics)
         scored = await_scores(run, interrupt, metrics)
         if scored is None:
             return
-    if fresh is None or version != run.iteration:
+    if fresh is None:
         fresh = roll_out(run, metrics, submit=False)
     if run.iteration % run.config.run.images_every == 0:
         _show(run, fresh)

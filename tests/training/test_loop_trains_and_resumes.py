@@ -238,24 +238,6 @@ def test_groups_that_come_too_late_train_phi_alone_and_are_counted(
     assert all(row["staleness/mean"] == 0 for row in rows if "staleness/mean" in row)
 
 
-def test_idle_updates_fill_the_wait_up_to_their_limit(model: Path, tmp_path: Path) -> None:
-    server = FunctionServer(brightness)
-    record = tmp_path / "runs" / "test"
-
-    class UntilIdledTwice(set[str]):
-        def __contains__(self, group_id: object) -> bool:
-            return len(read_metrics(record)) < 2
-
-    server.held = UntilIdledTwice()
-    config = small_run(
-        model, tmp_path, "run.iterations=4", "server.window=0", "groups.max_idle_updates=2"
-    )
-    folder = trained(config, server)
-    rows = read_metrics(folder)
-    assert [row.get("idle", 0) for row in rows[:4]] == [1, 1, 0, 0]
-    assert "force/reward" not in rows[1]
-
-
 def test_ctrl_c_saves_and_says_how_to_resume(model: Path, tmp_path: Path) -> None:
     server = FunctionServer(brightness)
     pressed: list[int] = []

@@ -178,7 +178,6 @@ def refuses(rank: int, config: Config, folder: Path) -> None:
     ("override", "message"),
     [
         ("groups.per_step=3", "cannot be shared out evenly to 2 processes; use 4"),
-        ("groups.max_idle_updates=2", "set it to 0"),
         ("server.human_window=4", "choose other prompts; leave it out"),
     ],
 )

@@ -15,10 +15,10 @@ from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch
 from trainer.tdm_r1.surrogate import (
-    Preferences,
+    GroupAdvantages,
     References,
+    group_advantages,
     preference_gradient,
-    preferences,
 )
 from trainer.tdm_r1.update import FewStep, timed
 
@@ -37,7 +37,7 @@ class DirectRl(FewStep):
         if fresh is None:
             return metrics
         state, config = self.state, self.state.config.generator
-        said = None if scored is None else preferences(state, scored)
+        said = None if scored is None else group_advantages(state, scored)
         if said is not None:
             metrics |= said.metrics
         with timed(metrics, "time/fake"):
@@ -53,7 +53,7 @@ class DirectRl(FewStep):
             state.networks.average("reference", "generator", state.config.reference.decay)
         return metrics
 
-    def _preference(self, scored: ScoredBatch, said: Preferences, iteration: int) -> Metrics:
+    def _preference(self, scored: ScoredBatch, said: GroupAdvantages, iteration: int) -> Metrics:
         """Leaves rho times the gradient of Eq. 9 on the generator, for the step that follows."""
         state = self.state
         when = state.config.surrogate

@@ -85,14 +85,13 @@ def _surrogate(c: Config) -> Iterator[str]:
     if c.surrogate.clip is not None and c.surrogate.clip >= 1:
         yield f"surrogate.clip = {c.surrogate.clip} never clips from below; use 1e-3 to 0.2"
     has_phi = c.method not in ("tdm_only", "direct_rl")
-    moving = has_phi and c.reference.kind in ("ema", "hybrid")
+    moving = has_phi and c.reference.kind == "ema"
     if moving and c.surrogate.ema >= c.reference.decay:
         yield (
             f"surrogate.ema = {c.surrogate.ema} is not faster than reference.decay = "
             f"{c.reference.decay}: the reward's sign would flip; set surrogate.ema = 0"
         )
-    follows = has_phi and c.reference.kind in ("ema", "fake")
-    if follows and c.surrogate.kl_anchor == "teacher" and c.surrogate.kl > 0.01:
+    if moving and c.surrogate.kl_anchor == "teacher" and c.surrogate.kl > 0.01:
         yield (
             f"surrogate.kl = {c.surrogate.kl} ties phi to the frozen teacher while the reference "
             "moves, and the reward force dies; set surrogate.kl_anchor = 'reference'"
@@ -106,11 +105,6 @@ def _surrogate(c: Config) -> Iterator[str]:
 
 def _method(c: Config) -> Iterator[str]:
     kind = c.reference.kind
-    if c.method == "direct_rl" and kind not in ("static", "ema"):
-        yield (
-            f"method = 'direct_rl' has no reference.kind = {kind!r}: its reference is the "
-            "generator's start ('static') or the generator's average ('ema')"
-        )
     if c.method == "direct_rl" and c.generator.ratio != "fixed":
         yield (
             f"method = 'direct_rl' adds a loss, not a direction, so generator.ratio = "
@@ -121,11 +115,6 @@ def _method(c: Config) -> Iterator[str]:
         yield (
             f"method = 'frozen_surrogate' compares a finished phi, and reference.kind = {kind!r} "
             "would have caught up with it; set reference.kind = 'static'"
-        )
-    if c.method == "dgpo_then_distil" and kind == "fake":
-        yield (
-            "method = 'dgpo_then_distil' trains phi before there is a fake score to compare it "
-            "with; set reference.kind = 'static' or 'ema'"
         )
     phi_first = c.method in ("frozen_surrogate", "dgpo_then_distil")
     if phi_first and c.dgpo.iterations >= c.run.iterations:

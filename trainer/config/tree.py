@@ -120,8 +120,7 @@ class HeldoutConfig(Section):
 
     every: Annotated[int, Field(ge=0)] = 25  # iterations; 0: no probe
     prompts: tuple[PromptSet, ...] = ()
-    count: Count = 64  # prompts in all, shared out like training prompts
-    samples: Count = 1  # images per prompt
+    count: Count = 64  # prompts in all, shared out like training prompts; a picture of each
     # An independent judge of the same images, whose parting from the score is a sign of reward
     # hacking: "judge" (the embedded world's own, in this process) or a reward of the server.
     second_opinion: str | None = None
@@ -133,7 +132,6 @@ class RolloutConfig(Section):
     k_steps: Count = 4
     flow_shift: Positive = 2.0
     mode: Literal["deterministic", "stochastic"] = "deterministic"
-    weights: Literal["current", "ema"] = "current"
 
 
 class GroupsConfig(Section):
@@ -144,20 +142,17 @@ class GroupsConfig(Section):
     advantage_std: Literal["group", "batch"] = "group"
     min_valid: Annotated[int, Field(ge=2)] = 2
     dead_std: NotNegative = 1e-3  # of the reward's range [0, 1]; below it a group says nothing
-    phi_epochs: Count = 1  # passes of the surrogate over each scored batch
     # Iterations on stored groups after each on new scores: where a score is a person's click, phi
     # should read it more than once, and the generator has something to do meanwhile.
     replays: Annotated[int, Field(ge=0)] = 0
     memory: Count = 256  # newest scored groups kept for that, in memory and in checkpoints
     max_staleness: Annotated[int, Field(ge=0)] = 8  # versions; older groups train phi alone
-    max_idle_updates: Annotated[int, Field(ge=0)] = 0  # fake + KL updates while nothing is scored
 
 
 class TargetConfig(Section):
     """The denoising target at re-noised times, common to surrogate and fake score."""
 
     kind: Literal["mixed", "bridge"] = "mixed"
-    importance_weight: bool = True
     t_min_gap: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
     t_max: Annotated[float, Field(gt=0, lt=1)] = 0.98
 
@@ -174,7 +169,6 @@ class SurrogateConfig(Section):
     # mostly noise itself.
     t_min: Fraction = 0.0
     beta: Positive = 100.0
-    beta_time: Literal["none", "paper"] = "none"  # paper: times (T - t_k), normalised to 1 - s
     # x0: w of the fake score, largest at t = 0.3, where x_t shows already what is in the picture;
     # flow: 1, as flow matching trains the teacher, so that t = 0.6-0.8 counts, where it is decided.
     weighting: Literal["x0", "flow"] = "x0"
@@ -186,11 +180,10 @@ class SurrogateConfig(Section):
 
 
 class ReferenceConfig(Section):
-    """What phi is compared with. ema: trails phi; static: the teacher; fake: the fake score."""
+    """What phi is compared with. static: the teacher; ema: a slow copy of phi that trails it."""
 
-    kind: Literal["static", "ema", "hybrid", "fake"] = "static"
+    kind: Literal["static", "ema"] = "static"
     decay: Fraction = 0.97
-    mix: Annotated[float, Field(gt=0, lt=1)] = 0.5  # hybrid: this share of ema, the rest teacher
 
 
 class FakeConfig(Section):
@@ -217,11 +210,10 @@ class GeneratorConfig(Section):
     teacher_cfg: Annotated[float, Field(ge=1)] = 4.0
     frozen: Annotated[int, Field(ge=0)] = 10  # iterations before its first update
     warmup: Annotated[int, Field(ge=0)] = 50  # iterations before g_r is used
-    ratio: Literal["fixed", "norm_ema", "norm_batch"] = "fixed"
-    rho: NotNegative = 2.0  # fixed: factor of g_r; norm_*: wanted |g_r| / |g_kl|
+    ratio: Literal["fixed", "norm_ema"] = "fixed"
+    rho: NotNegative = 2.0  # fixed: factor of g_r; norm_ema: wanted |g_r| / |g_kl|
     ratio_cap: Positive | None = 3.0  # fixed: |rho g_r| stays below this times |g_kl|
-    norm_decay: Fraction = 0.98  # norm_ema: smoothing of the two norms
-    norm_floor: NotNegative = 0.05  # norm_*: |g_r| counts as at least this times |g_kl|
+    norm_floor: NotNegative = 0.05  # norm_ema: |g_r| counts as at least this times |g_kl|
 
 
 class DgpoConfig(Section):

@@ -249,8 +249,8 @@ def build_networks(backbone: Backbone, config: Config) -> Networks:
     """The roles the configuration needs, at their starting points.
 
     The generator starts as the few-step student, the fake score as its own file or else as the
-    student, surrogate and reference as the teacher (with `reference.kind = "fake"`: as the fake
-    score). The direct RL loss has no surrogate: its reference starts as the generator.
+    student, surrogate and reference as the teacher. The direct RL loss has no surrogate: its
+    reference starts as the generator.
     """
     compute = config.compute
     networks = Networks(
@@ -276,11 +276,8 @@ def build_networks(backbone: Backbone, config: Config) -> Networks:
 
 
 def _add_surrogate(networks: Networks, config: Config, fresh: LoraSpec) -> None:
-    if config.reference.kind == "fake":
-        networks.add_copy("surrogate", "fake")
-    else:
-        networks.add("surrogate", fresh, config.run.seed)
+    networks.add("surrogate", fresh, config.run.seed)
     if config.surrogate.ema > 0:
         networks.add_copy("surrogate_ema", "surrogate")
-    if config.reference.kind in ("ema", "hybrid"):
+    if config.reference.kind == "ema":
         networks.add_copy("reference", "surrogate")

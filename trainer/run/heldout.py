@@ -109,10 +109,10 @@ class Heldout:
 
     def start(self, iteration: int) -> None:
         """Makes the images now and has them scored in the background."""
-        backbone, samples = self._networks.backbone, self._config.heldout.samples
-        keys = [("heldout", i, k) for i in range(len(self._prompts)) for k in range(samples)]
+        backbone = self._networks.backbone
+        keys = [("heldout", i, 0) for i in range(len(self._prompts))]
         noise = normals(backbone.latent_shape, keys).to(backbone.device)
-        condition = self._texts.encode([p.text for p in self._prompts]).repeat(samples)
+        condition = self._texts.encode([p.text for p in self._prompts])
         velocity = self._networks.velocity("generator_ema")
         trajectory = sampled(velocity, noise, condition, self._config.rollout)
         pixels = to_pixels(backbone.decode(trajectory.final))
@@ -143,12 +143,10 @@ class Heldout:
             return Probe(iteration, lora, pixels, math.nan, failure=str(error))
 
     def _measure(self, iteration: int, lora: Lora, pixels: list[Pixels]) -> Probe:
-        samples = self._config.heldout.samples
-        shown = [p for p in self._prompts for _ in range(samples)]
         by_reward: dict[str, Scores] = {}
         second: Scores = []
         at = 0
-        for (name, _), group in groupby(shown, key=judged_by):
+        for (name, _), group in groupby(self._prompts, key=judged_by):
             prompts = list(group)
             for first in range(0, len(prompts), size := per_request(pixels[0])):
                 part = prompts[first : first + size]

@@ -102,11 +102,6 @@ def _require_even_shares(config: Config, processes: Processes) -> None:
             f"groups.per_step = {groups.per_step} cannot be shared out evenly to {count} "
             f"processes; use {math.ceil(groups.per_step / count) * count}, or fewer processes"
         )
-    if count > 1 and groups.max_idle_updates:
-        raise ConfigError(
-            f"groups.max_idle_updates = {groups.max_idle_updates} would be taken by each of "
-            f"{count} processes at another time; set it to 0"
-        )
     if count > 1 and config.server.human_window is not None:
         raise ConfigError(
             f"server.human_window = {config.server.human_window} would let each of {count} "

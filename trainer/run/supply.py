@@ -143,7 +143,7 @@ def _take(
     late: list[ScoredGroup],
 ) -> None:
     """Fills `taken` with a batch, and `late` with what is too old for the generator."""
-    wanted, idle = run.own_groups, 0
+    wanted = run.own_groups
     while len(taken) < wanted and not interrupt.requested:
         for scored in run.inflight.collect(wanted - len(taken), POLL_S):
             (late if _is_late(run, scored.group) else taken).append(scored)
@@ -151,9 +151,6 @@ def _take(
             break
         if _in_window(run) < wanted - len(taken):
             roll_out(run, metrics, submit=True)
-        elif idle < run.config.groups.max_idle_updates and not taken:
-            idle += 1
-            _idle_update(run)
         else:
             run.log.waiting(run.iteration, run.inflight.count)
 
@@ -184,14 +181,6 @@ def _note_staleness(
     ages = [run.iteration - scored.group.version for scored in taken]
     metrics["staleness/mean"] = sum(ages) / len(ages)
     metrics["staleness/late_groups"] = len(late)
-
-
-def _idle_update(run: Run) -> None:
-    """Fake score and KL alone, on a fresh rollout that nobody scores."""
-    metrics: Metrics = {"idle": 1.0}
-    fresh = roll_out(run, metrics, submit=False)
-    metrics |= run.method.update(fresh, None, run.iteration, run.progress)
-    run.finish_iteration(metrics)
 
 
 def batch_of(groups: Sequence[Group], texts: TextCache, device: torch.device) -> Batch:

@@ -20,6 +20,8 @@ from trainer.tdm_r1 import losses
 from trainer.tdm_r1.state import Batch, Draw, Metrics, TrainState
 from trainer.tdm_r1.surrogate import reference_velocity
 
+NORM_DECAY = 0.98  # smoothing of |g_kl| and |g_r| for generator.ratio = "norm_ema"
+
 
 @dataclass(frozen=True)
 class Directions:
@@ -131,14 +133,14 @@ def _directions(
     if rewarded:
         phi = networks.velocity(smoothed_phi(state))(x_t, t, condition)
         known = unguided if teacher == "teacher" else None
-        reference = reference_velocity(state, x_t, t, condition, teacher=known, fake=fake)
+        reference = reference_velocity(state, x_t, t, condition, teacher=known)
         reward = velocity_to_x0(x_t, phi, t) - velocity_to_x0(x_t, reference, t)
         reward = reward * stretch(_undecided(state, draw), reward)
     return Directions(kl, reward, x0_teacher)
 
 
 def _undecided(state: TrainState, draw: Draw) -> SampleMask:
-    """Samples that phi is listened to for: their step begins, and they are looked at, in time.
+    """Mask of the samples that phi pulls: step start u >= t_min and t >= t_min.
 
     A step that begins below `surrogate.t_min` cannot change any more what phi speaks of; pulled
     all the same, it paints half-changed objects.
@@ -158,7 +160,7 @@ def _combine(state: TrainState, directions: Directions) -> tuple[Latents, losses
         return directions.kl, losses.Force(kl, 0.0, 0.0, 0.0)
     wanted_kl, wanted_pull = kl, pull
     if config.ratio == "norm_ema":
-        state.norms.update(kl, pull, config.norm_decay)
+        state.norms.update(kl, pull, NORM_DECAY)
         wanted_kl, wanted_pull = state.norms.kl, state.norms.reward
     factor = losses.reward_factor(
         wanted_kl,

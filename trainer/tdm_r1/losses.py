@@ -43,7 +43,7 @@ def group_logits(
     d_ref: GroupValues,
     advantage: GroupValues,
     valid: GroupMask,
-    beta: float | PerGroup,
+    beta: float,
 ) -> PerGroup:
     """S_g = (beta / G) sum_i A_i (d_i - d_i^ref), G the number of valid samples (Eq. 8/9)."""
     size = valid.sum(1).clamp_min(1)

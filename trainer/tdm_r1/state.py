@@ -160,10 +160,7 @@ class TrainState:
 
     def target(self, draw: Draw) -> Noised:
         """x_t, v* and w of a draw, by the configured target."""
-        target = self.config.target
-        return noised_target(
-            draw.step, draw.e, draw.t, target.kind, importance_weight=target.importance_weight
-        )
+        return noised_target(draw.step, draw.e, draw.t, self.config.target.kind)
 
     def micro_batches(self, samples: int, unit: int = 1) -> list[slice]:
         """Slices of so many samples that one pass with gradient may hold, in whole `unit`s.

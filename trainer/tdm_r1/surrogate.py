@@ -39,12 +39,11 @@ def update_surrogate(
     state: TrainState, scored: ScoredBatch, iteration: int, progress: float
 ) -> Metrics:
     """All updates of phi on one scored batch; the metrics are those of the first."""
-    groups = state.config.groups
-    said = preferences(state, scored)
+    said = group_advantages(state, scored)
     metrics = dict(said.metrics)
     if said.live == 0:
         return metrics
-    for update in range(state.config.surrogate.updates * groups.phi_epochs):
+    for update in range(state.config.surrogate.updates):
         draw = state.draw(
             scored.batch,
             iteration,
@@ -62,7 +61,7 @@ def update_surrogate(
 
 
 @dataclass(frozen=True)
-class Preferences:
+class GroupAdvantages:
     """What the groups of this process say; live groups and valid samples of all processes."""
 
     advantage: Advantages
@@ -71,7 +70,7 @@ class Preferences:
     metrics: Metrics
 
 
-def preferences(state: TrainState, scored: ScoredBatch) -> Preferences:
+def group_advantages(state: TrainState, scored: ScoredBatch) -> GroupAdvantages:
     """Advantages by the configured rules, from the rewards of all processes."""
     groups, processes = state.config.groups, state.processes
     rewards, names = processes.gather(scored.rewards), processes.gather_names(scored.names)
@@ -83,7 +82,7 @@ def preferences(state: TrainState, scored: ScoredBatch) -> Preferences:
         std=groups.advantage_std,
     )
     own = processes.gather(torch.full((len(scored.rewards),), processes.rank)) == processes.rank
-    return Preferences(
+    return GroupAdvantages(
         Advantages(everyone.values[own], everyone.valid[own], everyone.live[own]),
         int(everyone.live.sum()),
         int(everyone.valid.sum()),
@@ -95,7 +94,7 @@ def preference_gradient(
     state: TrainState,
     role: Role,
     scored: ScoredBatch,
-    said: Preferences,
+    said: GroupAdvantages,
     draw: Draw,
     look_up: LookUp,
     factor: float = 1.0,
@@ -109,13 +108,12 @@ def preference_gradient(
     condition = batch.condition.repeat(batch.size)
     refs = look_up(noised.x_t, noised.t, condition)
     distances, totals, logits = [], noised.t.new_zeros(2), []
+    question = Question(noised, refs, condition, said)
     for rows in state.micro_batches(batch.samples, batch.size):
-        d, d_ref, parts, s = _backward(
-            state, role, noised, draw, refs, condition, said, rows, factor
-        )
-        distances.append((d - d_ref).detach())
-        logits.append(s.detach())
-        totals += parts
+        part = _backward(state, role, question, rows, factor)
+        distances.append(part.gained)
+        logits.append(part.logits)
+        totals += part.terms
     accuracy, pairs = losses.ranking_accuracy(-torch.cat(distances), scored.rewards)
     saturated = torch.cat(logits)[said.advantage.live].abs() > 4
     loss, kl, right, of, count = state.processes.totals(
@@ -135,62 +133,64 @@ def _weights(x0: PerSample, config: SurrogateConfig) -> PerSample:
     return (torch.ones_like(x0) if config.weighting == "flow" else x0) / config.weight_norm
 
 
+@dataclass(frozen=True)
+class Question:
+    """What phi is asked at once: noised samples, what it is compared with, and what was said."""
+
+    noised: Noised
+    refs: References
+    condition: Conditioning
+    said: GroupAdvantages
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of whole groups, without gradient: d - d_ref, [preference, kl] as parts of the sums, S_g."""
+
+    gained: GroupValues
+    terms: torch.Tensor
+    logits: PerGroup
+
+
 def _backward(
-    state: TrainState,
-    role: Role,
-    noised: Noised,
-    draw: Draw,
-    refs: References,
-    condition: Conditioning,
-    said: Preferences,
-    rows: slice,
-    factor: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, PerGroup]:
-    """Adds the gradient of the groups in `rows`; (d, d_ref, [preference, kl], S_g) of them."""
-    network = state.networks.velocity(role)
+    state: TrainState, role: Role, question: Question, rows: slice, factor: float
+) -> Answer:
+    """Adds the gradient of factor times the loss of the groups in `rows`."""
+    network, noised = state.networks.velocity(role), question.noised
 
     def passed(part: slice) -> Latents:
         own = slice(rows.start + part.start, rows.start + part.stop)
-        return network(noised.x_t[own], noised.t[own], condition.rows(own))
+        return network(noised.x_t[own], noised.t[own], question.condition.rows(own))
 
     with in_parts(passed, state.micro_batches(rows.stop - rows.start)) as v:
-        loss, parts, d, d_ref, logits = _loss(state, noised, draw, refs, said, rows, v)
+        loss, answer = _loss(state, question, rows, v)
         torch.autograd.backward(factor * loss)
-    return d, d_ref, parts, logits
+    return answer
 
 
 def _loss(
-    state: TrainState,
-    noised: Noised,
-    draw: Draw,
-    refs: References,
-    said: Preferences,
-    rows: slice,
-    v: Latents,
-) -> tuple[torch.Tensor, torch.Tensor, GroupValues, GroupValues, PerGroup]:
-    """Eq. 9 and the anchor for whole groups' `v`; (loss, [preference, kl], d, d_ref, S_g)."""
-    config = state.config.surrogate
+    state: TrainState, question: Question, rows: slice, v: Latents
+) -> tuple[torch.Tensor, Answer]:
+    """Eq. 9 and the anchor for whole groups' `v`."""
+    config, said = state.config.surrogate, question.said
     advantage, size = said.advantage, said.advantage.values.shape[1]
     part = slice(rows.start // size, rows.stop // size)
-    weight = _weights(noised.weight[rows], config)
-    v_star, reference = noised.v_star[rows], refs.reference[rows]
+    weight = _weights(question.noised.weight[rows], config)
+    v_star, reference = question.noised.v_star[rows], question.refs.reference[rows]
     d = losses.denoising_distance(v, v_star, weight).view(-1, size)
     d_ref = losses.denoising_distance(reference, v_star, weight).view(-1, size)
     values, valid, live = advantage.values[part], advantage.valid[part], advantage.live[part]
     pulled = d if config.clip is None else losses.clip_distance(d, d_ref, values, config.clip)
-    beta: float | PerGroup = config.beta
-    if config.beta_time == "paper":
-        beta = config.beta * (1 - draw.step.s[rows].view(-1, size)[:, 0])
-    logits = losses.group_logits(pulled, d_ref, values, valid, beta)
+    logits = losses.group_logits(pulled, d_ref, values, valid, config.beta)
     share = live.sum() / said.live
     preference = losses.preference_loss(logits, live, config.beta) * share
     loss, anchor = preference, torch.zeros_like(preference)
-    if refs.anchor is not None:
+    if question.refs.anchor is not None:
         share = valid.sum() / said.valid
-        anchor = losses.anchor_loss(v, refs.anchor[rows], valid.flatten()) * share
+        anchor = losses.anchor_loss(v, question.refs.anchor[rows], valid.flatten()) * share
         loss = loss + config.kl * anchor
-    parts = torch.stack([preference.detach(), anchor.detach()])
-    return loss, parts, d, d_ref, logits
+    terms = torch.stack([preference.detach(), anchor.detach()])
+    return loss, Answer((d - d_ref).detach(), terms, logits.detach())
 
 
 @torch.no_grad()
@@ -202,7 +202,7 @@ def references(
     anchored = config.surrogate.kl > 0
     to_teacher = anchored and config.surrogate.kl_anchor == "teacher"
     teacher = None
-    if kind in ("static", "hybrid") or to_teacher:
+    if kind == "static" or to_teacher:
         teacher = state.networks.velocity("teacher")(x_t, t, condition)
     reference = reference_velocity(state, x_t, t, condition, teacher=teacher)
     anchor = (teacher if to_teacher else reference) if anchored else None
@@ -217,20 +217,12 @@ def reference_velocity(
     condition: Conditioning,
     *,
     teacher: Latents | None = None,
-    fake: Latents | None = None,
 ) -> Latents:
-    """The reference's v, from the passes already made where it is one of them."""
-    kind, networks = state.config.reference.kind, state.networks
-    if kind in ("static", "hybrid") and teacher is None:
-        teacher = networks.velocity("teacher")(x_t, t, condition)
-    if kind == "static" and teacher is not None:
+    """The reference's v; teacher: the teacher's own, if that pass was made already."""
+    moving = state.config.reference.kind == "ema"
+    if teacher is not None and not moving:
         return teacher
-    if kind == "fake":
-        return networks.velocity("fake")(x_t, t, condition) if fake is None else fake
-    ema = networks.velocity("reference")(x_t, t, condition)
-    return (
-        ema if teacher is None or kind == "ema" else teacher.lerp(ema, state.config.reference.mix)
-    )
+    return state.networks.velocity("reference" if moving else "teacher")(x_t, t, condition)
 
 
 def _follow(state: TrainState) -> None:

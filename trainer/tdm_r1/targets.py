@@ -29,17 +29,13 @@ class Noised:
     weight: PerSample
 
 
-def noised_target(
-    step: Step, e: Latents, t: PerSample, kind: TargetKind, *, importance_weight: bool = True
-) -> Noised:
+def noised_target(step: Step, e: Latents, t: PerSample, kind: TargetKind) -> Noised:
     """Re-noises step.x_s to t with noise e and gives the target of the chosen kind."""
     x_t = renoise(step.x_s, e, step.s, t)
     if kind == "bridge":
         return Noised(t, x_t, bridge_velocity(step, e, t), bridge_weight(step.s, t))
     eps_mix = mixed_noise(step.eps, e, step.s, t)
-    weight = mixed_weight(t)
-    if importance_weight:
-        weight = weight * importance(eps_mix, e)
+    weight = mixed_weight(t) * importance(eps_mix, e)
     return Noised(t, x_t, eps_mix - step.x0, weight)
 
 

@@ -1,7 +1,7 @@
 """One iteration of TDM-R1, in the order of Alg. 1: surrogate, fake score, generator.
 
 phi trains on the scored batch however late it is; fake score and generator train on fresh rollouts
-of the current generator. Refuses to decide when: that is the loop's business.
+of the current generator. Called by `trainer.loop.iterate` once per iteration.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from trainer.arithmetic.flow import time_grid
 from trainer.arithmetic.shapes import Latents, PerStep
 from trainer.arithmetic.trajectory import Trajectory
 from trainer.models.backbones import Conditioning
-from trainer.models.networks import Role
 from trainer.models.rollout import rollout
 from trainer.tdm_r1.fake import update_fake
 from trainer.tdm_r1.generator import update_generator
@@ -42,9 +41,8 @@ class FewStep(ABC):
     ) -> Trajectory:
         """The rollouts this iteration trains on; fresh_noise: of the stochastic sampler."""
         config = self.state.config.rollout
-        role: Role = "generator" if config.weights == "current" else "generator_ema"
         times = time_grid(config.k_steps, config.flow_shift)
-        velocity = self.state.networks.velocity(role)
+        velocity = self.state.networks.velocity("generator")
         return rollout(velocity, noise, condition, times, fresh_noise)
 
     @abstractmethod
