@@ -34,9 +34,7 @@ VARIANTS = {
         "surrogate.ema=0",
     ),
     "direct": ("method=direct_rl",),
-    "hybrid, muon": (
-        "reference.kind=hybrid",
-        "surrogate.ema=0.5",
+    "by norm, muon": (
         "generator.ratio=norm_ema",
         "generator.optimizer=muon",
     ),
@@ -44,10 +42,8 @@ VARIANTS = {
     "dgpo then distil": ("method=dgpo_then_distil", *PHI_FIRST),
     "tdm": ("method=tdm_only",),
     "as printed": (
-        "surrogate.beta_time=paper",
         "surrogate.clip=0.001",
         "target.kind=bridge",
-        "reference.kind=fake",
     ),
 }
 # What an iteration may wait for, whatever its size: the metrics, and the pictures.
