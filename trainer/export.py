@@ -39,13 +39,20 @@ image = pipe($prompt, **call).images[0]
 
 - `sigmas` must be passed: the scheduler then shifts them to the times the generator was trained at
   ($times). Left out, it chooses others.
-- $off turns guidance off; with guidance the images are worse and cost twice.
+- $off is guidance as it was in training; with another the images are worse.
 - `max_sequence_length=$length` is what the text was padded to in training.
 """)
+# Settings of diffusers' scheduler that move its times further.
+STRETCHES = (
+    "use_dynamic_shifting",
+    "shift_terminal",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "stochastic_sampling",
+)
 SCHEDULER_LINE = """
-pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
-    pipe.scheduler.config, shift={shift}
-)"""
+pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift={shift})"""
 
 
 def export(lora: Lora, config: Config, out: Path) -> Path:
@@ -69,8 +76,8 @@ def readme(lora: Lora, config: Config, out: Path) -> str:
     k, shift = config.rollout.k_steps, config.rollout.flow_shift
     side = config.model.resolution
     backbone = backbone_class(config.model)
-    unguided = [f"{name}={value}" for name, value in backbone.stock_call.items()]
-    rescheduled = _scheduler_shift(config.model.path) != shift
+    unguided = [f"{name}={value}" for name, value in backbone.stock_call(config.model).items()]
+    rescheduled = not _steps_like_training(config.model.path, shift)
     return README.substitute(
         title=f"{config.run.name}: {k}-step LoRA",
         rank=lora.spec.rank,
@@ -99,9 +106,12 @@ def _absent_parts(model: Path) -> list[str]:
     return [n for n, src in sorted(index.items()) if n.startswith(text) and src == [None, None]]
 
 
-def _scheduler_shift(model: Path) -> float:
-    """The time shift of the folder's own scheduler."""
-    return float(_read(model / "scheduler" / "scheduler_config.json").get("shift", 1.0))
+def _steps_like_training(model: Path, shift: float) -> bool:
+    """Whether the folder's own scheduler takes Euler steps at times shifted by `shift` alone."""
+    own = _read(model / "scheduler" / "scheduler_config.json")
+    euler = own.get("_class_name") == "FlowMatchEulerDiscreteScheduler"
+    plain = not any(own.get(key) for key in STRETCHES)
+    return euler and plain and float(own.get("shift", 1.0)) == shift
 
 
 def _read(file: Path) -> dict[str, Any]:

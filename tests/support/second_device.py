@@ -61,6 +61,7 @@ INDEXING = {
 }
 ALL_OPERANDS = ("aten.cat", "aten.stack")  # even scalars have to be on the device
 make_tensor: Callable[..., Tensor] = torch.tensor
+convert: Callable[..., Tensor] = torch.as_tensor
 
 
 class OnDevice(Tensor):
@@ -86,6 +87,15 @@ class OnDevice(Tensor):
 
     def numpy(self, *, force: bool = False) -> Any:
         raise TypeError(f"can't convert {NAME} device type tensor to numpy. Use Tensor.cpu() first")
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Lists become indices in main memory, which CUDA takes as well."""
+        parts = index if isinstance(index, tuple) else (index,)
+        parts = tuple(make_tensor(p) if isinstance(p, list) else p for p in parts)
+        return super().__getitem__(parts)
 
     @classmethod
     def __torch_dispatch__(
@@ -174,6 +184,13 @@ def _tensor(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
     return make_tensor(data, **kwargs, **({} if device is None else {"device": device}))
 
 
+def _as_tensor(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> Tensor:
+    """torch.as_tensor, likewise."""
+    if not _is_device(device):
+        return convert(data, *args, device=device, **kwargs)
+    return convert(data, *args, **kwargs).to(device)
+
+
 class _LoadedInMemory:
     """The library diffusers, whose pipelines are loaded before they are moved to the device."""
 
@@ -200,5 +217,6 @@ def second_device() -> Iterator[type[SecondDevice]]:
     SecondDevice.waits.clear()
     with pytest.MonkeyPatch.context() as patch, SecondDevice():
         patch.setattr(torch, "tensor", _tensor)
+        patch.setattr(torch, "as_tensor", _as_tensor)
         patch.setattr(pipeline, "DIFFUSERS", _LoadedInMemory())
         yield SecondDevice

@@ -95,7 +95,6 @@ MEETINGS = {
     "trainer.tdm_r1.state:TrainState.draw": r"(?<!j)\.to\(device\)",  # indices may be elsewhere
     "trainer.run.supply:_noise": r"\.to\(backbone\.device\)",
     "trainer.run.supply:scored_batch": r"\.to\(device\)",
-    "trainer.tdm_r1.surrogate:preference_gradient": r"\.cpu\(\)",
     "trainer.rewards.inflight:to_pixels": r"\.cpu\(\)",
     "trainer.models.rollout:own_fresh_noise": r"\.cpu\(\)",
 }

@@ -59,6 +59,9 @@ class ModelConfig(Section):
     student_lora: Path | None = None  # the few-step start; None: the generator starts as teacher
     fake_lora: Path | None = None  # its fake score; None: the fake score starts as the student
     max_sequence_length: Count | None = None  # tokens of a prompt; None: as the stock pipeline
+    # The scale that a model distilled from its guided self is told (FLUX.1-dev: what its few-step
+    # LoRA was made for, mostly 3.5); others are told nothing.
+    embedded_guidance: Positive = 1.0
     resolution: Count | None = None  # pixels; None: what the model was made for
 
 

@@ -117,7 +117,7 @@ def preference_gradient(
     accuracy, pairs = losses.ranking_accuracy(-torch.cat(distances), scored.rewards)
     saturated = torch.cat(logits)[said.advantage.live].abs() > 4
     loss, kl, right, of, count = state.processes.totals(
-        *totals.cpu().tolist(), accuracy * pairs if pairs else 0.0, pairs, float(saturated.sum())
+        *totals.tolist(), accuracy * pairs if pairs else 0.0, pairs, float(saturated.sum())
     )
     return {
         "loss/surrogate": loss,

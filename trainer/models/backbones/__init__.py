@@ -10,18 +10,24 @@ import torch
 from trainer.config import ComputeConfig, ModelConfig
 from trainer.errors import ModelError
 from trainer.models.backbones.base import Backbone, Conditioning, Guidance
+from trainer.models.backbones.flux import FluxBackbone
 from trainer.models.backbones.pipeline import (
     PipelineBackbone,
     load_pipeline,
     pipeline_class,
     text_length,
 )
+from trainer.models.backbones.qwen_image import QwenImageBackbone
+from trainer.models.backbones.sana import SanaBackbone
 from trainer.models.backbones.sd3 import SD3Backbone
 from trainer.models.backbones.zimage import ZImageBackbone
 
 BACKBONES: dict[str, type[PipelineBackbone]] = {
     "sd3": SD3Backbone,
     "zimage": ZImageBackbone,
+    "flux": FluxBackbone,
+    "qwen_image": QwenImageBackbone,
+    "sana": SanaBackbone,
 }
 
 

@@ -35,13 +35,12 @@ DECODED_PIXELS_CPU, DECODED_PIXELS = 2**15, 2**21
 class PipelineBackbone(ABC):
     """A frozen pipeline; see `trainer.models.backbones.base.Backbone`.
 
-    name: what `model.backbone` calls it. pipeline_class: the stock class. stock_call: arguments of
-    the stock call that turn guidance off. patch: latent pixels on one side of the network's tokens.
+    name: what `model.backbone` calls it. pipeline_class: the stock class. patch: latent pixels on
+    one side of the network's tokens.
     """
 
     name: str
     pipeline_class: ClassVar[str]
-    stock_call: ClassVar[dict[str, float]] = {"guidance_scale": 1.0}
     default_lora_targets: tuple[str, ...]
     guidance: Guidance = ClassifierFree()
     patch: int = 2
@@ -65,6 +64,11 @@ class PipelineBackbone(ABC):
             encoder.to(device)
         side = self._side(model.resolution or self.native_resolution())
         self.latent_shape: tuple[int, ...] = (self.channels(), side, side)
+
+    @classmethod
+    def stock_call(cls, model: ModelConfig) -> dict[str, float]:
+        """Arguments with which the stock call samples as the student does: without guidance."""
+        return {"guidance_scale": 1.0}
 
     @classmethod
     def usual_text_length(cls, path: Path) -> int:

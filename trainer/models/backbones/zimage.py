@@ -12,6 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from trainer.arithmetic.shapes import Latents, PerSample
+from trainer.config import ModelConfig
 from trainer.models.backbones.base import Conditioning
 from trainer.models.backbones.pipeline import PipelineBackbone
 
@@ -21,13 +22,17 @@ class ZImageBackbone(PipelineBackbone):
 
     name: str = "zimage"
     pipeline_class: ClassVar[str] = "ZImagePipeline"
-    stock_call: ClassVar[dict[str, float]] = {"guidance_scale": 0.0}
     default_lora_targets: tuple[str, ...] = (
         "attention.to_q",
         "attention.to_k",
         "attention.to_v",
         "attention.to_out.0",
     )
+
+    @classmethod
+    def stock_call(cls, model: ModelConfig) -> dict[str, float]:
+        """Guidance off."""
+        return {"guidance_scale": 0.0}
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
