@@ -79,7 +79,7 @@ class Found:
 
 
 def judged(pictures: Sequence[Pixels], prompts: Sequence[Prompt]) -> list[float | None]:
-    """Strict verdicts of the counting scorer, None where it refuses."""
+    """Strict verdicts of the counting scorer, None where it cannot tell."""
     options = CountingOptions(mode="strict")
     items: list[ScorerItem[GenEvalTarget, JudgeOptions]] = [
         ScorerItem(prompt.text, picture, GenEvalTarget.model_validate(prompt.target), options)

@@ -1,5 +1,5 @@
 // The pictures this page holds on lease: claimed ahead, decoded ahead, kept alive by heartbeats and
-// given back when nobody is looking. It refuses to show a picture before it can be painted at once.
+// given back when nobody is looking. A picture is handed out once it can be painted at once.
 
 const AHEAD = 16;
 const REFILL_BELOW = 10;

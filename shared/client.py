@@ -192,21 +192,26 @@ class RewardClient:
         self.close()
 
     def _drive(self, steps: Steps[T]) -> T:
-        answer: httpx.Response | httpx.TransportError | None = None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            answer = None
-            if isinstance(step, Pause):
-                self._sleep(step.seconds)
-                continue
-            try:
-                answer = self._http.request(step.method, step.path, **arguments(step))
-            except httpx.TransportError as error:
-                answer = error
+        return drive(steps, self._http, self._sleep)
+
+
+def drive(steps: Steps[T], http: httpx.Client, sleep: Callable[[float], object]) -> T:
+    """Run an exchange over a connection; its errors are those of the method that it is."""
+    answer: httpx.Response | httpx.TransportError | None = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        answer = None
+        if isinstance(step, Pause):
+            sleep(step.seconds)
+            continue
+        try:
+            answer = http.request(step.method, step.path, **arguments(step))
+        except httpx.TransportError as error:
+            answer = error
 
 
 class AsyncRewardClient:

@@ -109,12 +109,16 @@ class Exchange:
         return (yield from self.ask(call, StoredImage))
 
     def ask(self, call: Call, answer: type[W]) -> Steps[W]:
-        response = yield from self._answered(replace(call, budget_s=self.budget_s + call.wait_s))
+        response = yield from self.raw(call)
         try:
             return answer.model_validate_json(response.content)
         except ValidationError as error:
             why = f"no {answer.__name__}: {error.errors()[0]['msg']}"
             raise BadAnswer(str(response.url), response.status_code, why) from None
+
+    def raw(self, call: Call) -> Steps[httpx.Response]:
+        """The successful answer itself, retried as all others are."""
+        return (yield from self._answered(replace(call, budget_s=self.budget_s + call.wait_s)))
 
     def _answered(self, call: Call) -> Steps[httpx.Response]:
         deadline = self._clock() + call.budget_s

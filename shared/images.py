@@ -1,7 +1,7 @@
 """Pixels <-> image files <-> sha256: the only image codec, and the limits it enforces.
 
-Reads PNG, JPEG and WebP by whitelist, writes PNG only. Refuses anything else, anything too large,
-animations, and files whose declared size would exhaust memory. Knows neither torch nor HTTP.
+Reads PNG, JPEG and WebP, writes PNG. Other formats, animations, and files that are too large or say
+that their pixels are raise ImageError.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class TrainerError(Exception):
-    """Anything the trainer refuses to do, in words meant for the person who started it."""
+    """Something that stops the trainer, in words meant for the person who started it."""
 
 
 class ConfigError(TrainerError):

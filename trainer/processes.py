@@ -2,8 +2,8 @@
 
 Started with `torchrun --nproc-per-node N -m trainer train ...` (torch.distributed, gloo on CPUs and
 nccl on GPUs); one process alone takes part in nothing. Every process holds all roles and applies
-the same steps, since each adds its share of the loss and gradients are summed. Refuses to move
-images, trajectories or Python objects: they stay with the process that made them.
+the same steps, since each adds its share of the loss and gradients are summed. Images and
+trajectories stay with the process that made them; only rewards, names and gradients travel.
 """
 
 from __future__ import annotations

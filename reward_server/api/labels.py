@@ -49,7 +49,6 @@ from shared.schema.labels import (
 router: Final = APIRouter(tags=["labeling"])
 
 DAY_S: Final = 86400.0
-NDJSON: Final = "application/x-ndjson"
 
 
 @router.post("/label/session", response_model=AnnotatorView)

@@ -73,7 +73,7 @@ class RequestLog:
 
 
 class BodyLimit:
-    """Refuses bodies beyond the limit: by their declared length, or while they stream in."""
+    """Answers 413 to bodies beyond the limit: by their declared length, or while they stream in."""
 
     def __init__(self, app: ASGIApp, limit: int = MAX_BODY_BYTES) -> None:
         self.app = app

@@ -200,7 +200,11 @@ def _missing_key() -> ApiError:
 
 
 def check_local_host(request: Request) -> None:
-    """Refuse host names that merely resolve to this machine (DNS rebinding)."""
+    """Check that the host is this machine by name, not by resolving to it (DNS rebinding).
+
+    Raises:
+        ApiError: 403.
+    """
     host = request.url.hostname
     if host not in LOCAL_HOSTS:
         raise ApiError(
@@ -211,7 +215,11 @@ def check_local_host(request: Request) -> None:
 
 
 def check_origin(request: Request) -> None:
-    """Refuse changes asked for by pages of other origins (Fetch metadata, then Origin)."""
+    """Check that no page of another origin asks for a change (Fetch metadata, then Origin).
+
+    Raises:
+        ApiError: 403.
+    """
     if request.method in SAFE_METHODS:
         return
     site = request.headers.get("sec-fetch-site")
@@ -283,7 +291,6 @@ async def sender(request: Request, service: Services, key: ByKey) -> Caller:
 
 Requester = Annotated[Caller, Depends(requester)]
 Sender = Annotated[Caller, Depends(sender)]
-Administrator = Annotated[Caller, Depends(administrator)]
 Manager = Annotated[Caller, Depends(manager)]
 Overseer = Annotated[Caller, Depends(overseer)]
 SignedIn = Annotated[Caller, Depends(labeling)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,46 +43,6 @@ def raw_agreement(votes: Iterable[Vote]) -> Measure:
     if not shares:
         return Measure(None, 0, "no item has two votes")
     return Measure(math.fsum(shares) / len(shares), len(shares))
-
-
-def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> Measure:
-    """Cohen's kappa of two raters' labels for the same items, in [-1, 1] (Cohen 1960).
-
-    Raises:
-        ValueError: the two differ in length.
-    """
-    n = len(first)
-    if len(second) != n:
-        raise ValueError(f"{n} labels of one rater, {len(second)} of the other; pair them by item")
-    if n == 0:
-        return Measure(None, 0, "the two have judged no item in common")
-    one, other = Counter(first), Counter(second)
-    expected = sum(one[label] * other[label] for label in one) / n**2
-    if sum(one[label] * other[label] for label in one) == n * n:
-        return Measure(None, n, "both gave every item the same label: chance explains it all")
-    observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
-    return Measure((observed - expected) / (1 - expected), n)
-
-
-def fleiss_kappa(counts: Sequence[Sequence[int]]) -> Measure:
-    """Fleiss' kappa: ``counts[i][j]`` raters gave item ``i`` the label ``j`` (Fleiss 1971).
-
-    Needs the same number of raters for every item; ``krippendorff_alpha`` does not.
-    """
-    items = len(counts)
-    if items == 0:
-        return Measure(None, 0, "there are no items")
-    raters = sum(counts[0])
-    if any(sum(row) != raters for row in counts):
-        return Measure(None, items, "items differ in their number of votes; use alpha")
-    if raters < 2:
-        return Measure(None, items, f"{raters} votes an item; agreement needs two")
-    totals = [sum(column) for column in zip(*counts, strict=True)]
-    if max(totals) == items * raters:
-        return Measure(None, items, "every vote is the same: chance explains it all")
-    expected = math.fsum((n / (items * raters)) ** 2 for n in totals)
-    observed = math.fsum(_agreeing(Counter(dict(enumerate(row)))) for row in counts) / items
-    return Measure((observed - expected) / (1 - expected), items)
 
 
 def krippendorff_alpha(votes: Iterable[Vote]) -> Measure:

@@ -13,17 +13,19 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
 
 import httpx
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from reward_server.simulation.tastes import Preference
-from shared.errors import RewardError, ServerUnreachable, from_problem
+from shared.client import drive
+from shared.errors import RewardError
+from shared.exchange import Call, Exchange, get, post
 from shared.images import ImageError, decode
-from shared.schema import MAX_CLAIM, Label
+from shared.schema import MAX_CLAIM, Label, Wire
 from shared.schema.labels import (
     Annotator,
     ClaimedItem,
@@ -31,6 +33,7 @@ from shared.schema.labels import (
     ClaimResult,
     LeaseRef,
     LeaseRequest,
+    LeaseResult,
     SessionRequest,
     SubmitResults,
     SubmitRow,
@@ -45,8 +48,7 @@ IDLE_POLL_S: Final = 0.3
 SECONDS_PER_CLAIM: Final = 4.0
 """Work taken on lease at a time: little, so that leases stay short."""
 
-T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
+W = TypeVar("W", bound=Wire)
 _ROWS: Final = TypeAdapter(list[SubmitRow])
 
 
@@ -123,6 +125,10 @@ class Habits:
             return "skip", False
 
 
+class _Stopped(Exception):
+    """Told to stop while waiting for the server."""
+
+
 class Clicker:
     """One simulated annotator; without `sign_in` it is whoever the API key says it is."""
 
@@ -135,6 +141,7 @@ class Clicker:
         stop: threading.Event,
     ) -> None:
         self._http = http
+        self._exchange = Exchange(str(http.base_url), PATIENCE_S, time.monotonic, random.uniform)
         self._sign_in = sign_in
         self._habits = habits
         self._tally = tally
@@ -147,15 +154,16 @@ class Clicker:
         Raises:
             RewardError: the server refused, or did not answer for `PATIENCE_S`.
         """
-        self._name = self._patiently(self._enter).name
-        while not self._stop.is_set() and not self._tally.done:
-            allowed = self._tally.grant(self._batch_size())
-            items = self._claim(allowed) if allowed else []
-            self._tally.give_back(allowed - len(items))
-            if items:
-                self._work_through(items)
-            else:
-                self._stop.wait(IDLE_POLL_S)
+        with suppress(_Stopped):
+            self._name = self._enter().name
+            while not self._stop.is_set() and not self._tally.done:
+                allowed = self._tally.grant(self._batch_size())
+                items = self._claim(allowed) if allowed else []
+                self._tally.give_back(allowed - len(items))
+                if items:
+                    self._work_through(items)
+                else:
+                    self._stop.wait(IDLE_POLL_S)
 
     def _batch_size(self) -> int:
         if self._habits.rate == 0:
@@ -164,12 +172,11 @@ class Clicker:
 
     def _enter(self) -> Annotator:
         if self._sign_in is not None:
-            return self._post("/label/session", self._sign_in, Annotator)
-        return Annotator.model_validate_json(self._ask("GET", "/label/me").content)
+            return self._ask(post("/label/session", self._sign_in), Annotator)
+        return self._ask(get("/label/me"), Annotator)
 
     def _claim(self, n: int) -> list[ClaimedItem]:
-        ask = ClaimRequest(n=n)
-        return self._patiently(lambda: self._post("/label/claim", ask, ClaimResult)).items
+        return self._ask(post("/label/claim", ClaimRequest(n=n)), ClaimResult).items
 
     def _work_through(self, items: list[ClaimedItem]) -> None:
         """Judge items one by one; whatever a stop leaves over is given back."""
@@ -205,58 +212,25 @@ class Clicker:
         if not pending:
             return
         body = _ROWS.dump_json([row for row, _ in pending])
-        answer = self._patiently(lambda: self._post("/label/submit", body, SubmitResults))
+        answer = self._ask(replace(post("/label/submit"), body=body), SubmitResults)
         for (row, noisy), result in zip(pending, answer.results, strict=True):
             self._tally.record(row.label, counted=result.status == 200, noisy=noisy)
 
     def _image(self, item: ClaimedItem) -> bytes:
-        return self._patiently(lambda: self._ask("GET", item.image_url)).content
+        steps = self._exchange.raw(get(item.image_url))
+        return drive(steps, self._http, self._pause).content
 
     def _leave(self, items: list[ClaimedItem]) -> None:
         leases = [LeaseRef(assignment=i.assignment, token=i.token) for i in items]
         self._tally.give_back(len(leases))
         try:
-            self._ask("POST", "/label/release", LeaseRequest(leases=leases).model_dump_json())
-        except RewardError as error:
+            self._ask(post("/label/release", LeaseRequest(leases=leases)), LeaseResult)
+        except (RewardError, _Stopped) as error:
             logger.info("leases not given back, they run out by themselves: %s", error)
 
-    def _patiently(self, ask: Callable[[], T]) -> T:
-        """Ask again while the failure may pass; submitting twice counts once."""
-        gives_up = time.monotonic() + PATIENCE_S
-        pause = 0.1
-        while True:
-            try:
-                return ask()
-            except RewardError as error:
-                if not error.retryable or time.monotonic() > gives_up or self._stop.is_set():
-                    raise
-                self._stop.wait(error.retry_after or pause * random.uniform(0.5, 1.5))
-                pause = min(2 * pause, 2.0)
+    def _ask(self, call: Call, kind: type[W]) -> W:
+        return drive(self._exchange.ask(call, kind), self._http, self._pause)
 
-    def _post(self, path: str, body: BaseModel | bytes, kind: type[M]) -> M:
-        content = body if isinstance(body, bytes) else body.model_dump_json().encode()
-        return kind.model_validate_json(self._ask("POST", path, content).content)
-
-    def _ask(self, method: str, path: str, content: bytes | str | None = None) -> httpx.Response:
-        try:
-            answer = self._http.request(
-                method, path, content=content, headers={"Content-Type": "application/json"}
-            )
-        except httpx.TransportError as error:
-            raise ServerUnreachable(str(self._http.base_url), error) from error
-        if answer.is_success:
-            return answer
-        raise from_problem(answer.status_code, _problem(answer), _retry_after(answer))
-
-
-def _problem(answer: httpx.Response) -> dict[str, Any]:
-    try:
-        problem = answer.json()
-    except ValueError:
-        problem = None
-    return problem if isinstance(problem, dict) else {"title": answer.reason_phrase}
-
-
-def _retry_after(answer: httpx.Response) -> float | None:
-    value = answer.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise _Stopped

@@ -1,7 +1,7 @@
 """Leasing items to people: claiming, keeping and giving back.
 
 Nobody sees one item twice and an item is never shown to more people than it needs votes: the
-tables' constraints hold this, these functions only ask nicely first.
+tables' constraints enforce this; checks here give better errors.
 """
 
 from __future__ import annotations

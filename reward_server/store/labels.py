@@ -1,7 +1,7 @@
 """Labels: voting and undoing.
 
 An item never gets more votes than it needs, and a label is written once however often it is sent:
-the tables' constraints hold this, these functions only ask nicely first.
+the tables' constraints enforce this; checks here give better errors.
 """
 
 from __future__ import annotations

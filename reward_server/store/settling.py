@@ -1,4 +1,4 @@
-"""How changes of items become changes of jobs: the only place that moves a job and its ``rev``."""
+"""How changes of items become changes of their jobs, with the ``rev`` that watchers wait for."""
 
 from __future__ import annotations
 

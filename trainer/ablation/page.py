@@ -36,7 +36,7 @@ def markdown(results: Results, figures: Sequence[tuple[str, str]], command: str)
         "Means over the seeds done, with 95 % intervals over held-out images; how much seeds "
         "differ stands below. Differences are paired, image by image and seed by seed, with the "
         "first variant. The order over seeds is the mean of those differences by seed and twice "
-        "its standard error: above or below where the one exceeds the other, else open.",
+        "its standard error: 'above' or 'below' if the mean exceeds that error, else 'open'.",
         "## By tag",
         _by_tag(results),
         *_claims(results),

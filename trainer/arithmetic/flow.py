@@ -1,7 +1,7 @@
 """Flow-matching arithmetic: time grids, x0 / noise / velocity, re-noising from an inner time.
 
 Pure functions on tensors. x_t = (1 - t) x0 + t eps with t in [0, 1] (0 = data, 1 = noise); networks
-predict the velocity v = eps - x0. Refuses to know about networks, prompts or devices.
+predict the velocity v = eps - x0.
 """
 
 from __future__ import annotations

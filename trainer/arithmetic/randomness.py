@@ -1,7 +1,7 @@
 """Random numbers keyed by what they are for, so results do not depend on process count or order.
 
 A key is (seed, iteration, group, sample, role, ...). The same key gives the same numbers on every
-machine and device: they are drawn on the CPU. Refuses any hidden state, so there is none to save.
+machine and device: they are drawn on the CPU. There is no state to save.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """TDM without reward: fake score and KL alone (the paper's control, and how students are made).
 
-The surface is that of `TdmR1`, without a surrogate. Refuses rewards: it would ignore them.
+The surface is that of `TdmR1`, without surrogate and rewards.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """TOML and `--set` into a validated tree, with errors a person can act on.
 
-Knows nothing of what the keys mean: the tree's own classes say that. Refuses unknown keys by naming
-the nearest known one.
+What the keys mean is said by the tree's own classes. An unknown key is an error that names the
+nearest known one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One typed, frozen configuration tree: every value the trainer uses has its home here.
 
 `load_config(path, overrides)` reads TOML and applies `--set a.b=c`; an unknown key is an error that
-names the nearest known one. Refuses combinations that cannot work, at load time, with the remedy.
+names the nearest known one. Combinations that cannot train are errors with a remedy.
 The switches are those of TDM-R1 (arXiv 2603.07700) and its ablations.
 """
 

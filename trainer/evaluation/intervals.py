@@ -1,6 +1,6 @@
 """Estimates with 95 % intervals, so that no table shows a number without its uncertainty.
 
-Pure arithmetic on arrays; it refuses empty samples rather than invent a number for them.
+Pure arithmetic on arrays; an empty sample is a ValueError.
 """
 
 from __future__ import annotations

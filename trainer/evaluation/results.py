@@ -1,7 +1,7 @@
 """Results of an evaluation, as stored in eval.json, and the table made of them. No I/O but files.
 
 Rows keep every image's score, so that differences between models are paired image by image, also
-with rows measured elsewhere. Refuses to compare results of other weights, prompts or noise.
+with rows measured elsewhere; rows of other weights, prompts or noise are an error.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def load(path: Path) -> Evaluation:
 
 
 def require_weights(evaluation: Evaluation, folder: Path, source: Path) -> None:
-    """Refuse stored rows of other weights than those in `folder`.
+    """Check that stored rows are of the weights in `folder`.
 
     Raises:
         EvaluationError: naming the files that differ.
@@ -168,7 +168,7 @@ def require_weights(evaluation: Evaluation, folder: Path, source: Path) -> None:
 
 
 def require_sampling(evaluation: Evaluation, now: Mapping[str, Any], source: Path) -> None:
-    """Refuse stored rows that were sampled otherwise than `now`, as far as that was recorded.
+    """Check that stored rows were sampled as `now`, as far as that was recorded.
 
     Raises:
         EvaluationError: naming what differs, with both values.

@@ -1,7 +1,7 @@
 """A reward server of one's own: started as a separate process, waited for, stopped cleanly.
 
-The child is told nothing but its command line and is talked to over HTTP only. Refuses a port that
-is taken, so that another server already listening there is never used by accident.
+The child is told nothing but its command line and is talked to over HTTP only. A port that is
+taken is an error, so that another server already listening there is never used by accident.
 """
 
 from __future__ import annotations

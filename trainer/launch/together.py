@@ -2,7 +2,7 @@
 
 A small network gains little from a second core in one pass and nearly all of it from a second
 process. The others are children that end with this one; console, Ctrl-C and what comes after
-training stay here. Refuses to go on without one of them.
+training stay here. Should one of them end early, all end.
 """
 
 from __future__ import annotations

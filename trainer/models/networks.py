@@ -3,7 +3,7 @@
 Switching roles touches one attribute per adapted layer (PEFT's own `set_adapter` walks the module
 tree and toggles gradients, milliseconds each time). In small models the adapter is folded into the
 adapted matrices for the length of a pass (W + s B A, differentiable: half the time on a CPU, the
-same numbers up to rounding); the base's own weights are never written. Refuses to copy the base.
+same numbers up to rounding); the base is never copied and its own weights are never written.
 """
 
 from __future__ import annotations

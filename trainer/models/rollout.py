@@ -1,7 +1,7 @@
 """Sampling: K-step rollouts that keep their trajectory, and many-step guided sampling.
 
-Both say how many network evaluations an image took (NFE). Refuses to rebuild x0 or noise from the
-states afterwards: what the network said during the rollout is stored.
+Both say how many network evaluations an image took (NFE). What the network said in
+each step is stored with the states, since x0 and noise cannot be rebuilt exactly afterwards.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """One optimizer per trained role, with gradient clipping, a schedule, and a state without pickle.
 
-Refuses to step on a gradient that is not finite: the run stops with the role's name instead of
-writing NaN into the weights.
+A gradient that is not finite stops the run with the role's name; the weights stay as they were.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 Groups are submitted as soon as they are rolled out and handed back when scored, oldest first; a
 group whose score is slow (a person) is overtaken, never forgotten. A missing reward is NaN. What
-the server forgot is submitted again under its idempotency key. Refuses to hide a failure: an error
-of a thread is raised where groups are collected, and so is a machine reward that scores nothing at
-all. Whether there is room for more is for the caller to ask.
+the server forgot is submitted again under its idempotency key. An error of a thread
+is raised where groups are collected, and so is a machine reward that scores nothing at all.
 """
 
 from __future__ import annotations

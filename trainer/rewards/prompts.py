@@ -2,7 +2,8 @@
 
 Reads GenEval's metadata (JSON lines with "include"), signs (JSON lines with "text"), and plain text
 files whose target stands between quotes, as flow_grpo's OCR sets do. The order is a permutation per
-epoch, keyed by the seed, so a cursor of a few integers resumes it. Refuses a line it cannot read.
+epoch, keyed by the seed, so a cursor of a few integers resumes it. A line that is none of these is
+an error with its number.
 """
 
 from __future__ import annotations

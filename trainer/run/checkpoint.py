@@ -1,7 +1,7 @@
 """Checkpoints: atomic folders of safetensors and JSON, no pickle.
 
 A checkpoint appears under its name only when complete, so a crash or a full disk leaves the one
-before it intact. Refuses to resume under another configuration, naming the keys that differ.
+before it intact. Resuming under another configuration is an error that names the keys that differ.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def _require_format(path: Path, found: int) -> None:
 
 
 def require_same(path: Path, stored: dict[str, Any], config: Config) -> None:
-    """Refuses the stored configuration of a run at `path` unless it is this one up to FREE_KEYS.
+    """Check that the configuration stored for the run at `path` is this one up to FREE_KEYS.
 
     Raises:
         CheckpointError: naming the keys that differ, with both values.

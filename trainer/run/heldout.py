@@ -1,8 +1,8 @@
 """The held-out probe: a fixed small set of prompts and noise, scored while training goes on.
 
 Its score picks the generator that is kept. Scoring happens in a thread; a probe is skipped while
-the one before is still being scored. Refuses to influence training in any other way: a probe that
-could not be scored says so, and nothing else.
+the one before is still being scored. A probe that could not be scored says
+so and changes nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a run tells: JSON lines for programs, TensorBoard for curves, a live view for people.
 
 The JSON lines are the record (the report reads them); TensorBoard and the view are shown the same
-numbers. Refuses to decide anything.
+numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a run is put together: model, roles, method, prompts, server, record.
 
 The composition root of training. Checks the server and every prompt file before the first rollout,
-so that a typo costs seconds. Refuses to start over a run that already has checkpoints.
+so that a typo costs seconds. A folder that holds a run already is an error unless it is resumed.
 """
 
 from __future__ import annotations
@@ -95,7 +95,11 @@ def open_run(
 
 
 def _require_even_shares(config: Config, processes: Processes) -> None:
-    """Refuses numbers that several processes cannot act on as one."""
+    """Check that several processes can act on the configuration's numbers as one.
+
+    Raises:
+        ConfigError: naming the key, its value and the remedy.
+    """
     count, groups = processes.count, config.groups
     if groups.per_step % count:
         raise ConfigError(

@@ -1,8 +1,8 @@
 """Scored groups that phi meets again, since what people say is too dear to be read once.
 
 Between two batches of new scores, iterations train phi on stored groups and let the generator go
-on. phi's loss (Eq. 9) holds for stored groups however old. Refuses to hold more than it was given
-room for: the oldest leave first.
+on. phi's loss (Eq. 9) holds for stored groups however old. Beyond `groups.memory`
+the oldest leave first.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Run:
     guard: Guard = field(default_factory=lambda: Guard(HealthConfig()))
     good: Path | None = None  # the newest checkpoint known to be well
     probed: Path | None = None  # the one a probe is about to speak for
-    _well: Path | None = None  # the newest one that is well as far as its images go
+    _last_healthy: Path | None = None  # the newest checkpoint while the images were healthy
     _tick: float = field(default_factory=time.monotonic)
 
     @property
@@ -111,7 +111,7 @@ class Run:
             self.log.say(f"warning: {warning}")
         collapse = self.guard.observe(metrics)
         if collapse is not None:
-            self.good = self.good or self._well  # no probe has spoken yet
+            self.good = self.good or self._last_healthy  # no probe has spoken yet
         self.stop_if(collapse)
 
     def judge(self, probe: Probe) -> None:
@@ -128,7 +128,7 @@ class Run:
 
     def start_probe(self) -> None:
         """Measures the generator of now; its score speaks for the newest checkpoint."""
-        self.probed = self._well
+        self.probed = self._last_healthy
         self.heldout.start(self.iteration)
 
     def stop_if(self, collapse: str | None) -> None:
@@ -192,7 +192,7 @@ class Run:
             processes=processes,
         )
         if self.guard.healthy:
-            self._well = path
+            self._last_healthy = path
             self.good = self.good if self.heldout.enabled else path
         return path
 

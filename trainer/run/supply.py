@@ -3,7 +3,7 @@
 Groups are rolled out ahead while the window has room, by the generator of the moment; whatever is
 scored is handed on oldest first, and what is too old for the generator still trains the surrogate.
 What was scored before is handed on again where a run replays.
-Refuses to drop a group: an interrupted wait puts back what it took.
+An interrupted wait puts back what it took, so that no group is lost.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Signs are the derivation's, not the print's: Eq. 9 means -log sigmoid, and the generator moves along
 + (x0_teacher - x0_fake), since Eq. 11 as printed would ascend the KL. No denoising or reward loss
-on the generator, ever. Refuses to call networks or draw random numbers.
+on the generator, ever. Pure functions of what networks have said.
 """
 
 from __future__ import annotations

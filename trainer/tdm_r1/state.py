@@ -1,7 +1,7 @@
 """What one iteration hands to the next, and the batches it works on.
 
-Draws are keyed by (seed, iteration, group, sample, role), so nothing random is stored. Refuses to
-know about files: `tensors` and `load_tensors` speak of names and tensors only.
+Draws are keyed by (seed, iteration, group, sample, role), so nothing random is stored.
+For checkpoints `tensors` and `load_tensors` give and take tensors by name.
 """
 
 from __future__ import annotations
