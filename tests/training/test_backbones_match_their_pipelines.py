@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.support.fakes import FunctionServer, brightness
 from tests.support.small_runs import small_run, trained
 from tests.support.tiny_pipelines import FAMILIES, SIDE, TEXT, UNTYPED, Family, written
 from trainer.arithmetic.flow import time_grid
+from trainer.arithmetic.randomness import normal
 from trainer.config import ComputeConfig, ModelConfig
 from trainer.evaluation.policies import few_step
 from trainer.evaluation.results import TRAINED
 from trainer.export import export
 from trainer.models.backbones import BACKBONES, load_backbone
 from trainer.models.backbones.pipeline import PipelineBackbone
-from trainer.models.lora_files import read_lora
+from trainer.models.lora_files import LoraSpec, read_lora
 from trainer.models.networks import Networks
 from trainer.models.rollout import rollout, sample_guided
 
@@ -121,6 +124,47 @@ def test_a_prompt_is_encoded_the_same_in_any_company(pair: Pair) -> None:
             part = slice(i, i + 1)
             v = backbone.velocity(noise[part], t[part], row)
             torch.testing.assert_close(v, expected[part], atol=1e-5, rtol=1e-4)
+
+
+def test_checkpointing_gives_the_same_gradient_in_less_memory(pair: Pair) -> None:
+    backbone = load_backbone(pair.model, ComputeConfig(device="cpu"))
+    networks = Networks(backbone, checkpointing=True)
+    for role in ("generator", "fake"):  # the other one must not be taken for it
+        networks.add(role, LoraSpec(2, 2.0, backbone.default_lora_targets))
+        for k, parameter in enumerate(networks.parameters(role)):
+            parameter.data.copy_(0.3 * normal(parameter.shape, role, k))
+    noise, condition = pair.noise, backbone.encode(PROMPTS)
+    t = torch.full((len(PROMPTS),), 0.5)
+
+    def gradient() -> tuple[list[Tensor], int]:
+        with saved_bytes() as saved:
+            loss = networks.velocity("generator")(noise, t, condition).square().mean()
+        networks.velocity("fake")(noise, t, condition)
+        parameters = networks.parameters("generator")
+        found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        return list(found), sum(saved.values())
+
+    again, little = gradient()
+    untyped: Any = backbone.network
+    untyped.disable_gradient_checkpointing()
+    kept, much = gradient()
+    torch.testing.assert_close(again, kept, atol=1e-6, rtol=1e-4)
+    assert max(float(g.abs().max()) for g in kept) > 0
+    assert little < 0.7 * much
+
+
+@contextmanager
+def saved_bytes() -> Iterator[dict[int, int]]:
+    """Bytes of what is kept for the gradient, by storage."""
+    saved: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield saved
 
 
 def test_what_is_trained_is_loaded_by_the_stock_pipeline(pair: Pair, tmp_path: Path) -> None:

@@ -84,8 +84,17 @@ class ComputeConfig(Section):
     device: str = "auto"
     dtype: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on CUDA, fp32 elsewhere
     threads: Count | None = None
-    micro_batch: Count | None = None  # samples per network call; None: all at once
+    micro_batch: Count | None = None  # samples of a pass with gradient; None: all at once
+    inference_batch: Count | None = None  # of a pass without; None: as micro_batch
+    # Activations are computed again for the gradient instead of kept: a twentieth of the memory for
+    # a third more time in passes with gradient.
+    checkpointing: bool = False
     fold_adapters: Literal["auto", "never"] = "auto"  # auto: small fp32 models run W + s B A
+
+    @property
+    def passed_at_once(self) -> int | None:
+        """Samples of a pass without gradient; None: all."""
+        return self.inference_batch or self.micro_batch
 
 
 class ServerConfig(Section):

@@ -100,7 +100,7 @@ def load_roles(plan: Plan) -> Networks:
     """The frozen base with the start (as "generator"), the trained generator and phi on it."""
     config = plan.config
     networks = Networks(
-        load_backbone(config.model, config.compute), micro_batch=config.compute.micro_batch
+        load_backbone(config.model, config.compute), inference_batch=config.compute.passed_at_once
     )
     start = student_lora(config)
     if start is not None:

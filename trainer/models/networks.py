@@ -12,7 +12,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trainer.arithmetic.randomness import normal
 from trainer.arithmetic.shapes import Latents, PerSample
@@ -38,14 +39,25 @@ FOLD_LIMIT = 16_000_000
 class Networks:
     """The roles of one run on one backbone."""
 
-    def __init__(self, backbone: Backbone, *, fold: bool = True, micro_batch: int | None = None):
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        fold: bool = True,
+        inference_batch: int | None = None,
+        checkpointing: bool = False,
+    ):
         self.backbone = backbone
         self.specs: dict[Role, LoraSpec] = {}
-        self._micro_batch = micro_batch
-        self._fold_small = fold
+        self._inference_batch = inference_batch
+        self._fold_small = fold and not checkpointing  # a folded weight cannot be computed again
+        self._acting: Source = "teacher"
         self._layers: dict[str, Any] = {}
         self._foldable: set[Source] = set()
         self._kept: dict[Role, dict[str, Tensor]] = {}  # folded weights for passes at no gradient
+        if checkpointing:
+            network: Any = backbone.network  # of diffusers, which has no types
+            network.enable_gradient_checkpointing(self._checkpointed)
 
     def add(self, role: Role, spec: LoraSpec, seed: int = 0) -> None:
         """A new adapter that changes nothing yet (B = 0); A is drawn from (seed, role)."""
@@ -94,9 +106,9 @@ class Networks:
 
         def call(x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
             with self.acting_as(source):
-                if torch.is_grad_enabled() or self._micro_batch is None:
+                if torch.is_grad_enabled() or self._inference_batch is None:
                     return self.backbone.velocity(x_t, t, condition)
-                return self._in_micro_batches(x_t, t, condition)
+                return self._in_parts(x_t, t, condition)
 
         return call
 
@@ -171,20 +183,37 @@ class Networks:
     @contextmanager
     def acting_as(self, source: Source) -> Iterator[None]:
         """The base acts as `source` inside the block, and as the teacher outside."""
-        if source == "teacher":
-            yield
-            return
-        if source in self._foldable:
-            with self._folded(source):
-                yield
-            return
-        for layer in self._layers.values():
-            layer._active_adapter = [source]
-            layer._disable_adapters = False
+        before, self._acting = self._acting, source
         try:
-            yield
+            if source == "teacher":
+                yield
+            elif source in self._foldable:
+                with self._folded(source):
+                    yield
+            else:
+                self._switch_on(source)
+                yield
         finally:
+            self._acting = before
             self._switch_off()
+
+    def _switch_on(self, role: Role) -> None:
+        for layer in self._layers.values():
+            layer._active_adapter = [role]
+            layer._disable_adapters = False
+
+    def _checkpointed(self, block: Any, *args: Any) -> Any:
+        """The block's output; what it needs for its gradient is computed again, in the same role.
+
+        By then the pass is over and the network acts as the teacher.
+        """
+        role = self._acting
+        return checkpoint(
+            block,
+            *args,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), self.acting_as(role)),
+        )
 
     def _switch_off(self) -> None:
         for layer in self._layers.values():
@@ -222,8 +251,8 @@ class Networks:
         small = sum(w.numel() for w in weights) <= FOLD_LIMIT
         return small and all(w.dtype == torch.float32 for w in weights)
 
-    def _in_micro_batches(self, x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
-        size = self._micro_batch or len(t)
+    def _in_parts(self, x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
+        size = self._inference_batch or len(t)
         parts = [slice(i, i + size) for i in range(0, len(t), size)]
         return torch.cat([self.backbone.velocity(x_t[p], t[p], condition.rows(p)) for p in parts])
 
@@ -254,7 +283,10 @@ def build_networks(backbone: Backbone, config: Config) -> Networks:
     """
     compute = config.compute
     networks = Networks(
-        backbone, fold=compute.fold_adapters == "auto", micro_batch=compute.micro_batch
+        backbone,
+        fold=compute.fold_adapters == "auto",
+        inference_batch=compute.passed_at_once,
+        checkpointing=compute.checkpointing,
     )
     targets = config.lora.targets or backbone.default_lora_targets
     fresh = LoraSpec(config.lora.rank, config.lora.scale_alpha, targets)

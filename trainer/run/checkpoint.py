@@ -44,6 +44,8 @@ FREE_KEYS = (
     "compute.device",
     "compute.threads",
     "compute.micro_batch",
+    "compute.inference_batch",
+    "compute.checkpointing",
     "health.stop",
     "health.baseline",
     "health.patience",
