@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from trainer.arithmetic.flow import time_grid
 from trainer.arithmetic.randomness import normal, normals
 from trainer.config import Config, load_config
 from trainer.models.backbones.base import Conditioning, Guidance
@@ -98,13 +97,14 @@ class Recording(TrainState):
 def rolled_out(state: TrainState, keys: Sequence[int] = (0, 1)) -> Batch:
     """Groups with these indices by the current generator."""
     config = state.config
-    size, k_steps = config.groups.size, config.rollout.k_steps
+    size = config.groups.size
     condition = state.backbone.encode([f"prompt {key}" for key in keys])
     noise = normals(state.backbone.latent_shape, [(key, i) for key in keys for i in range(size)])
     trajectory = rollout(
         state.networks.velocity("generator"),
         noise,
         condition.repeat(size),
-        time_grid(k_steps, config.rollout.flow_shift),
+        config.rollout.times,
+        solver=config.rollout.solver,
     )
     return Batch(tuple(keys), size, condition, trajectory)

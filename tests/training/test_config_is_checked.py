@@ -89,6 +89,15 @@ def test_mistakes_name_the_value_and_the_remedy(override: str, words: str) -> No
         ),
         (["method=dgpo_then_distil", "dgpo.iterations=400"], "lower dgpo.iterations"),
         (["rollout.k_steps=16", "rollout.flow_shift=6"], "lower rollout.flow_shift"),
+        (["surrogate.target=bridge", "target.t_min_gap=0"], "surrogate.target.*singular"),
+        (["surrogate.drift=0.05", "surrogate.kl=0"], "set surrogate.kl"),
+        (["rollout.solver=dpmsolver++", "rollout.mode=stochastic"], "rollout.solver = 'euler'"),
+        (["target.draws=5"], "different steps"),
+        (
+            ["generator.phi_cfg=2", "reference.kind=ema", "surrogate.ema=0"],
+            "generator.form = 'mixture'",
+        ),
+        (["generator.phi_t_min=0.99"], "no time below target.t_max"),
         (["rollout.k_steps=60", "generator.t_range=segment"], "t_range"),
     ],
 )

@@ -6,6 +6,7 @@ predict the velocity v = eps - x0.
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import torch
@@ -21,11 +22,19 @@ def shift_time(t: Time, shift: float) -> Time:
     return shift * t / (1.0 + (shift - 1.0) * t)
 
 
-def time_grid(steps: int, shift: float) -> tuple[float, ...]:
-    """`steps + 1` times from 1 (noise) to 0 (data); 4 steps, shift 2: 1, .857, .667, .4, 0."""
+def unshift_time(t: Time, shift: float) -> Time:
+    """The inverse of `shift_time`."""
+    return t / (shift - (shift - 1.0) * t)
+
+
+def time_grid(steps: int, shift: float, start: float = 1.0) -> tuple[float, ...]:
+    """`steps + 1` times from the noise to 0 (data); 4 steps, shift 2: 1, .857, .667, .4, 0.
+
+    start: the first time before the shift.
+    """
     if steps < 1 or shift <= 0:
         raise ValueError(f"a time grid needs steps >= 1 and shift > 0, got {steps} and {shift}")
-    return tuple(shift_time(1.0 - j / steps, shift) for j in range(steps + 1))
+    return tuple(shift_time(start * (1.0 - j / steps), shift) for j in range(steps + 1))
 
 
 def stretch(per_sample: Tensor, like: Tensor) -> Tensor:
@@ -52,6 +61,17 @@ def velocity_to_x0(x_t: Latents, v: Latents, t: PerSample) -> Latents:
 def velocity_to_noise(x_t: Latents, v: Latents, t: PerSample) -> Latents:
     """eps_hat = x_t + (1 - t) v."""
     return x_t + (1 - stretch(t, x_t)) * v
+
+
+def second_order_x0(x0: Latents, before: Latents, times: tuple[float, float, float]) -> Latents:
+    """The data prediction with which a first-order step is one of DPM-Solver++ 2M (midpoint).
+
+    x0 + (h / 2 h_0) (x0 - before), with h_0 and h the differences of log((1 - t)/t) from the time
+    of `before` to that of x0 and from there to the step's end (Lu et al. 2022, arXiv:2211.01095,
+    Algorithm 2; diffusers' `DPMSolverMultistepScheduler`). times: these three, above 0.
+    """
+    first, second, third = (math.log1p(-t) - math.log(t) for t in times)
+    return x0 + (third - second) / (2 * (second - first)) * (x0 - before)
 
 
 def renoise_scales(s: PerSample, t: PerSample) -> tuple[PerSample, PerSample]:

@@ -29,6 +29,21 @@ def integer(low: int, high: int, *key: Key) -> int:
     return low + int(uniform(*key) * (high - low + 1))
 
 
+def weighted(weights: Sequence[float], *key: Key) -> int:
+    """One index of `weights`, with a probability proportional to its weight."""
+    left = uniform(*key) * sum(weights)
+    for index, weight in enumerate(weights):
+        left -= weight
+        if left < 0:
+            return index
+    return len(weights) - 1
+
+
+def permutation(n: int, *key: Key) -> list[int]:
+    """0..n-1 in an order of equal probability."""
+    return sorted(range(n), key=lambda i: _digest((*key, i)))
+
+
 def normal(shape: Sequence[int], *key: Key) -> Tensor:
     """Standard normal numbers of the given shape, fp32, on the CPU."""
     generator = torch.Generator().manual_seed(_digest(key) >> 1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
+from trainer.arithmetic.flow import interpolate, stretch
 from trainer.arithmetic.shapes import Knots, Latents, PerSample, PerStep, Steps
 
 
@@ -24,13 +25,19 @@ class Step:
         """A selection of samples."""
         return Step(*(getattr(self, f.name)[index] for f in fields(self)))
 
+    def replayed(self) -> Step:
+        """The same prediction taken as one Euler step from x_u, whatever solver made x_s."""
+        eps = (self.x_u - stretch(1 - self.u, self.x_u) * self.x0) / stretch(self.u, self.x_u)
+        return replace(self, x_s=interpolate(self.x0, eps, self.s), eps=eps)
+
 
 @dataclass(frozen=True)
 class Trajectory:
     """A rollout of `batch` samples in K steps on the grid `times` (K + 1 values, 1 to 0).
 
     states[j] is x at times[j] (states[0] the noise, states[K] the final latent); x0[j - 1] and
-    eps[j - 1] are the network's data and noise predictions in step j = 1..K.
+    eps[j - 1] are the network's data and noise predictions in step j = 1..K. A solver of second
+    order ends a step elsewhere, and eps is then the noise with x_s = (1 - s) x0 + s eps.
     """
 
     times: tuple[float, ...]

@@ -15,8 +15,9 @@ from trainer.arithmetic.shapes import Latents, PerStep
 from trainer.arithmetic.trajectory import Trajectory
 from trainer.models.backbones import Conditioning
 from trainer.models.rollout import sample_guided
+from trainer.tdm_r1.directions import smoothed_phi
 from trainer.tdm_r1.fake import update_fake
-from trainer.tdm_r1.generator import smoothed_phi, update_generator
+from trainer.tdm_r1.generator import update_generator
 from trainer.tdm_r1.state import Batch, Metrics, ScoredBatch
 from trainer.tdm_r1.surrogate import update_surrogate
 from trainer.tdm_r1.update import FewStep, timed

@@ -1,6 +1,7 @@
-"""The typed configuration: `tree` declares every key, `reading` reads TOML and `--set`, `checks`
-rejects combinations that cannot train."""
+"""The typed configuration: `tree` declares every key, `reading` reads TOML and `--set`, `loading`
+puts recipe, file and command line over each other, `checks` rejects what cannot train."""
 
+from trainer.config.loading import load_config, with_overrides
 from trainer.config.tree import (
     Betas,
     ComputeConfig,
@@ -15,10 +16,10 @@ from trainer.config.tree import (
     PromptSet,
     RolloutConfig,
     Section,
+    Solver,
     SurrogateConfig,
     TimeRange,
-    load_config,
-    with_overrides,
+    Weighting,
 )
 
 __all__ = [
@@ -35,8 +36,10 @@ __all__ = [
     "PromptSet",
     "RolloutConfig",
     "Section",
+    "Solver",
     "SurrogateConfig",
     "TimeRange",
+    "Weighting",
     "load_config",
     "with_overrides",
 ]

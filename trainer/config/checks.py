@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from trainer.arithmetic.flow import time_grid
-
 if TYPE_CHECKING:
     from trainer.config.tree import Config, RolloutConfig
 
 
 def cross_field_problems(config: Config) -> list[str]:
     """One sentence per problem, the most basic first; empty if there is none."""
-    checks = (_groups, _times, _surrogate, _method)
+    checks = (_groups, _times, _draws, _surrogate, _generator, _method)
     return [problem for check in checks for problem in check(config)]
 
 
@@ -48,8 +46,10 @@ def _replays(c: Config) -> Iterator[str]:
 
 
 def _times(c: Config) -> Iterator[str]:
-    if c.target.kind == "bridge" and c.target.t_min_gap <= 0:
-        yield "target.kind = 'bridge' is singular at t = s; set target.t_min_gap above 0 (0.02)"
+    kinds = {"target.kind": c.target.kind, "surrogate.target": c.surrogate.target}
+    bridges = [name for name, kind in kinds.items() if kind == "bridge"]
+    if bridges and c.target.t_min_gap <= 0:
+        yield f"{bridges[0]} = 'bridge' is singular at t = s; set target.t_min_gap above 0 (0.02)"
     ranges = {
         "surrogate": c.surrogate.t_range,
         "fake": c.fake.t_range,
@@ -62,12 +62,46 @@ def _times(c: Config) -> Iterator[str]:
             f"{c.rollout.k_steps} steps is not longer than target.t_min_gap = "
             f"{c.target.t_min_gap}; use fewer steps, a smaller gap, or t_range = 'full'"
         )
-    first = time_grid(c.rollout.k_steps, c.rollout.flow_shift)[1]
+    first = c.rollout.times[1]
     if first + c.target.t_min_gap >= c.target.t_max:
         yield (
             f"the first step ends at t = {first:.3f}, which leaves no time between it + "
             f"target.t_min_gap and target.t_max = {c.target.t_max}; lower rollout.flow_shift or "
             "rollout.k_steps, or raise target.t_max"
+        )
+
+
+def _draws(c: Config) -> Iterator[str]:
+    if c.rollout.solver != "euler" and c.rollout.mode == "stochastic":
+        yield (
+            f"rollout.solver = {c.rollout.solver!r} takes deterministic steps; set rollout.mode = "
+            "'deterministic', or rollout.solver = 'euler'"
+        )
+    if c.target.draws > c.rollout.k_steps:
+        yield (
+            f"target.draws = {c.target.draws} wants that many different steps of "
+            f"rollout.k_steps = {c.rollout.k_steps}; lower it"
+        )
+
+
+def _generator(c: Config) -> Iterator[str]:
+    apart = c.generator.form == "difference" and c.generator.phi_cfg > 1
+    if apart and c.reference.kind != "static":
+        yield (
+            f"generator.phi_cfg = {c.generator.phi_cfg:g} compares guided phi with the guided "
+            f"teacher, not with reference.kind = {c.reference.kind!r}; set reference.kind = "
+            "'static', or generator.form = 'mixture'"
+        )
+    lowest = c.generator.phi_t_min
+    if lowest is not None and lowest >= c.target.t_max:
+        yield (
+            f"generator.phi_t_min = {lowest} leaves no time below target.t_max = "
+            f"{c.target.t_max}; lower it (0.3)"
+        )
+    if c.generator.ratio != "fixed" and c.generator.norm_floor <= 0:
+        yield (
+            f"generator.ratio = {c.generator.ratio!r} divides by |g_r|, which starts at 0; set "
+            "generator.norm_floor above 0"
         )
 
 
@@ -82,6 +116,11 @@ def _surrogate(c: Config) -> Iterator[str]:
             f"surrogate.t_min = {c.surrogate.t_min} leaves no time below target.t_max = "
             f"{c.target.t_max}; lower it (0.7)"
         )
+    if c.surrogate.drift is not None and c.surrogate.kl == 0:
+        yield (
+            f"surrogate.drift = {c.surrogate.drift} is a distance to the anchor of surrogate.kl, "
+            "which is 0; set surrogate.kl = 0.001"
+        )
     if c.surrogate.clip is not None and c.surrogate.clip >= 1:
         yield f"surrogate.clip = {c.surrogate.clip} never clips from below; use 1e-3 to 0.2"
     has_phi = c.method not in ("tdm_only", "direct_rl")
@@ -95,11 +134,6 @@ def _surrogate(c: Config) -> Iterator[str]:
         yield (
             f"surrogate.kl = {c.surrogate.kl} ties phi to the frozen teacher while the reference "
             "moves, and the reward force dies; set surrogate.kl_anchor = 'reference'"
-        )
-    if c.generator.ratio != "fixed" and c.generator.norm_floor <= 0:
-        yield (
-            f"generator.ratio = {c.generator.ratio!r} divides by |g_r|, which starts at 0; set "
-            "generator.norm_floor above 0"
         )
 
 
@@ -126,5 +160,4 @@ def _method(c: Config) -> Iterator[str]:
 
 def shortest_segment(rollout: RolloutConfig) -> float:
     """The smallest T_{j-1} - T_j of the student's grid."""
-    grid = time_grid(rollout.k_steps, rollout.flow_shift)
-    return min(u - s for u, s in pairwise(grid))
+    return min(u - s for u, s in pairwise(rollout.times))

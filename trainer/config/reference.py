@@ -30,6 +30,9 @@ value on the command line, and an unknown key is an error that names the nearest
 
     python -m trainer train --config my.toml --set surrogate.lr=1e-4 --set generator.rho=4
 
+`recipe = "authors-ocr"` puts a file of `trainer/configs/recipes/` under the file that names it, and
+`--set recipe=authors-ocr` puts it over the file ([the recipes and their maths](algorithm.md)).
+
 Examples: `trainer/configs/tiny.toml` (the embedded model), `trainer/configs/tiny-human.toml`
 (clicks), `trainer/configs/sd35-medium.toml` (a full-size model). `python -m trainer doctor --config
 my.toml` says what would stop a run.

@@ -1,20 +1,18 @@
 """One typed, frozen configuration tree: every value the trainer uses has its home here.
 
-`load_config(path, overrides)` reads TOML and applies `--set a.b=c`; an unknown key is an error that
-names the nearest known one. Combinations that cannot train are errors with a remedy.
-The switches are those of TDM-R1 (arXiv 2603.07700) and its ablations.
+Combinations that cannot train are errors with a remedy. The switches are those of TDM-R1 (arXiv
+2603.07700), of its authors' published code (docs/algorithm.md) and of the ablations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trainer.arithmetic.flow import time_grid
 from trainer.config.checks import cross_field_problems
-from trainer.config.reading import overridden, read_toml
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -23,6 +21,9 @@ Count = Annotated[int, Field(ge=1)]
 Betas = tuple[Fraction, Fraction]
 TimeRange = Literal["full", "segment"]
 OptimizerKind = Literal["adamw", "muon"]
+Solver = Literal["euler", "dpmsolver++"]
+TargetKind = Literal["mixed", "bridge"]
+Weighting = Literal["x0", "flow"]
 # The paper's method, TDM without reward, and its baselines (Figs. 4 and 5, 8, 9).
 Method = Literal["tdm_r1", "tdm_only", "direct_rl", "frozen_surrogate", "dgpo_then_distil"]
 
@@ -144,6 +145,15 @@ class RolloutConfig(Section):
     k_steps: Count = 4
     flow_shift: Positive = 2.0
     mode: Literal["deterministic", "stochastic"] = "deterministic"
+    # dpmsolver++: DPM-Solver++ 2M on diffusers' grid, whose first time before the shift is 0.999;
+    # updates take each of its steps again as one Euler step.
+    solver: Solver = "euler"
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The grid of the steps: k_steps + 1 times from the noise to 0."""
+        start = 1.0 if self.solver == "euler" else 0.999
+        return time_grid(self.k_steps, self.flow_shift, start)
 
 
 class GroupsConfig(Section):
@@ -151,7 +161,10 @@ class GroupsConfig(Section):
 
     size: Annotated[int, Field(ge=2)] = 8
     per_step: Count = 8
-    advantage_std: Literal["group", "batch"] = "group"
+    # group: each group's own; batch: pooled over the groups of a reward; global: of all rewards of
+    # the batch, differences between prompts included.
+    advantage_std: Literal["group", "batch", "global"] = "group"
+    advantage_clip: Positive | None = None  # advantages beyond this count as this
     min_valid: Annotated[int, Field(ge=2)] = 2
     dead_std: NotNegative = 1e-3  # of the reward's range [0, 1]; below it a group says nothing
     # Iterations on stored groups after each on new scores: where a score is a person's click, phi
@@ -164,9 +177,14 @@ class GroupsConfig(Section):
 class TargetConfig(Section):
     """The denoising target at re-noised times, common to surrogate and fake score."""
 
-    kind: Literal["mixed", "bridge"] = "mixed"
+    kind: TargetKind = "mixed"
+    # shifted: times are uniform before rollout.flow_shift, so that noisy ones are more frequent.
+    times: Literal["uniform", "shifted"] = "uniform"
     t_min_gap: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
-    t_max: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    t_max: Annotated[float, Field(gt=0, le=1)] = 0.98
+    # Draws of (step, time, noise) per update, whose gradients are averaged; of different steps for
+    # fake score and generator.
+    draws: Count = 1
 
 
 class SurrogateConfig(Section):
@@ -180,14 +198,26 @@ class SurrogateConfig(Section):
     # what a picture shows is decided where it is mostly noise, and below that phi - reference is
     # mostly noise itself.
     t_min: Fraction = 0.0
+    target: TargetKind | None = None  # None: as the fake score's, target.kind
+    # late: step j of K is drawn with a probability proportional to j, or weighs j / K
+    steps: Literal["uniform", "late"] = "uniform"
+    step_weight: Literal["none", "late"] = "none"
     beta: Positive = 100.0
     # x0: w of the fake score, largest at t = 0.3, where x_t shows already what is in the picture;
     # flow: 1, as flow matching trains the teacher, so that t = 0.6-0.8 counts, where it is decided.
-    weighting: Literal["x0", "flow"] = "x0"
+    weighting: Weighting = "x0"
     weight_norm: Positive = 1.0  # divides w; 0.08 makes the mean of "x0" about 1, like "flow"
     kl: NotNegative = 0.01
     kl_anchor: Literal["reference", "teacher"] = "teacher"
+    # The trust region: no gradient from a sample whose exp(d_old - d) has left 1 +- clip the way
+    # its advantage wants. old: an average of phi whose decay grows by 0.001 an iteration up to
+    # old_decay, so that it is nearly the phi of the iteration before.
     clip: Positive | None = None
+    clip_from: Literal["reference", "old"] = "reference"
+    old_decay: Fraction = 0.3
+    # Where a group's mean (v_phi - v_anchor)^2 exceeds this, samples that phi already tells from
+    # the reference the way their advantage wants give no gradient.
+    drift: Positive | None = None
     ema: Fraction = 0.98  # the smoothed phi used for g_r; 0: phi itself
 
 
@@ -205,6 +235,11 @@ class FakeConfig(Section):
     betas: Betas = (0.0, 0.99)
     updates: Count = 1
     t_range: TimeRange = "full"
+    start: Literal["student", "teacher"] = (
+        "student"  # student: model.fake_lora, or else the student
+    )
+    weighting: Weighting = "x0"
+    anchor: NotNegative = 0.0  # weight of (v_fake - v_teacher)^2, the teacher without guidance
     # Iterations before its first update: a score that was loaded with its generator needs none
     # while that generator stands still (generator.frozen).
     frozen: Annotated[int, Field(ge=0)] = 0
@@ -219,6 +254,17 @@ class GeneratorConfig(Section):
     betas: Betas = (0.0, 0.99)
     t_range: TimeRange = "full"
     ema: Fraction = 0.99
+    ema_ramp: bool = False  # at most (1 + n)/(10 + n) after n updates, so that it starts fast
+    # difference: g_kl + rho g_r at one x_t. mixture: distribution matching towards phi (a share of
+    # phi_share) and the teacher, both guided, in three normalised terms; phi is heard at an x_t of
+    # its own, whose noise is common to a group. It knows no rho, ratio or cap.
+    form: Literal["difference", "mixture"] = "difference"
+    # Guidance of phi as the generator hears it. In a difference, g_r is then guided phi - guided
+    # teacher; in a mixture, guided phi - reference.
+    phi_cfg: Annotated[float, Field(ge=1)] = 1.0
+    phi_t_min: Fraction | None = None  # phi is heard at times from here on; None: surrogate.t_min
+    phi_share: Annotated[float, Field(gt=0, le=1)] = 0.7  # mixture
+    phi_steps: Count | None = None  # mixture: phi is heard in the first so many steps; None: in all
     teacher_cfg: Annotated[float, Field(ge=1)] = 4.0
     frozen: Annotated[int, Field(ge=0)] = 10  # iterations before its first update
     warmup: Annotated[int, Field(ge=0)] = 50  # iterations before g_r is used
@@ -272,6 +318,8 @@ class OptimizerConfig(Section):
 class Config(Section):
     """The whole run."""
 
+    # A file of trainer/configs/recipes that lies under this one: what is said here goes before it.
+    recipe: str | None = None
     method: Method = "tdm_r1"
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
@@ -296,18 +344,3 @@ class Config(Section):
         for problem in cross_field_problems(self):
             raise ValueError(problem)
         return self
-
-
-def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:
-    """Reads a TOML file (None: all defaults) and applies overrides like "surrogate.lr=1e-4".
-
-    Paths of prompt files, models and LoRAs are taken as written, from the working directory.
-    Raises ConfigError naming the key, the value and the nearest known key.
-    """
-    tree = read_toml(Path(path)) if path is not None else {}
-    return overridden(Config, tree, overrides)
-
-
-def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
-    """The configuration with overrides like "surrogate.lr=1e-4" in place of its own values."""
-    return overridden(Config, config.model_dump(mode="json"), overrides)

@@ -30,7 +30,15 @@ from trainer.models.backbones import Backbone, Conditioning
 from trainer.models.lora_files import Lora, LoraSpec, read_lora
 from trainer.models.rollout import Velocity
 
-Role = Literal["generator", "generator_ema", "surrogate", "surrogate_ema", "reference", "fake"]
+Role = Literal[
+    "generator",
+    "generator_ema",
+    "surrogate",
+    "surrogate_ema",
+    "surrogate_old",
+    "reference",
+    "fake",
+]
 Source = Literal[Role, "teacher"]
 # Most adapted weights a model may have to be folded: a copy per role, so never for a large one.
 FOLD_LIMIT = 16_000_000
@@ -278,7 +286,8 @@ def build_networks(backbone: Backbone, config: Config) -> Networks:
     """The roles the configuration needs, at their starting points.
 
     The generator starts as the few-step student, the fake score as its own file or else as the
-    student, surrogate and reference as the teacher. The direct RL loss has no surrogate: its
+    student (with `fake.start = "teacher"`: as the teacher), surrogate and reference as the
+    teacher. The direct RL loss has no surrogate: its
     reference starts as the generator.
     """
     compute = config.compute
@@ -296,7 +305,9 @@ def build_networks(backbone: Backbone, config: Config) -> Networks:
     else:
         networks.add("generator", fresh, seed)
     networks.add_copy("generator_ema", "generator")
-    if model.fake_lora is not None:
+    if config.fake.start == "teacher":
+        networks.add("fake", fresh, seed)
+    elif model.fake_lora is not None:
         networks.add_lora("fake", read_lora(model.fake_lora))
     else:
         networks.add_copy("fake", "generator")
@@ -309,6 +320,8 @@ def build_networks(backbone: Backbone, config: Config) -> Networks:
 
 def _add_surrogate(networks: Networks, config: Config, fresh: LoraSpec) -> None:
     networks.add("surrogate", fresh, config.run.seed)
+    if config.surrogate.clip is not None and config.surrogate.clip_from == "old":
+        networks.add_copy("surrogate_old", "surrogate")
     if config.surrogate.ema > 0:
         networks.add_copy("surrogate_ema", "surrogate")
     if config.reference.kind == "ema":

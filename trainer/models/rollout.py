@@ -13,6 +13,7 @@ import torch
 
 from trainer.arithmetic.flow import (
     interpolate,
+    second_order_x0,
     stretch,
     time_grid,
     velocity_to_noise,
@@ -21,7 +22,7 @@ from trainer.arithmetic.flow import (
 from trainer.arithmetic.randomness import normals
 from trainer.arithmetic.shapes import Latents, PerStep
 from trainer.arithmetic.trajectory import Step, Trajectory
-from trainer.config import RolloutConfig
+from trainer.config import RolloutConfig, Solver
 from trainer.models.backbones.base import Conditioning, Guidance, Network
 
 Velocity = Network
@@ -34,20 +35,28 @@ def rollout(
     condition: Conditioning,
     times: tuple[float, ...],
     fresh_noise: PerStep | None = None,
+    *,
+    solver: Solver = "euler",
 ) -> Trajectory:
     """K Euler (= DDIM) steps from `noise`, or K stochastic ones with `fresh_noise` (one per step).
 
     Deterministic: x_s = (1 - s) x0_j + s eps_j with the network's own eps_j. Stochastic: the fresh
-    noise takes the place of eps_j, in the state and in what is stored.
+    noise takes the place of eps_j, in the state and in what is stored. dpmsolver++: steps of second
+    order, the first and the last of first order, as diffusers takes them.
     """
     batch = noise.shape[0]
-    states, x0s, epss = [noise], [], []
+    states, x0s, epss = [noise], list[Latents](), list[Latents]()
     for j, (u, s) in enumerate(pairwise(times)):
         t = noise.new_full((batch,), u)
         v = velocity(states[-1], t, condition)
         x0 = velocity_to_x0(states[-1], v, t)
         eps = velocity_to_noise(states[-1], v, t) if fresh_noise is None else fresh_noise[j]
-        states.append(interpolate(x0, eps, noise.new_full((batch,), s)))
+        if solver == "dpmsolver++" and j > 0 and s > 0:
+            predicted = second_order_x0(x0, x0s[-1], (times[j - 1], u, s))
+            states.append(s / u * states[-1] + (1 - s / u) * predicted)
+            eps = (states[-1] - (1 - s) * x0) / s
+        else:
+            states.append(interpolate(x0, eps, noise.new_full((batch,), s)))
         x0s.append(x0)
         epss.append(eps)
     steps = len(times) - 1
@@ -73,8 +82,8 @@ def sampled(
     velocity: Velocity, noise: Latents, condition: Conditioning, config: RolloutConfig
 ) -> Trajectory:
     """A rollout by the configured grid and sampler in which an image follows from its start."""
-    times = time_grid(config.k_steps, config.flow_shift)
-    return rollout(velocity, noise, condition, times, own_fresh_noise(noise, config))
+    fresh = own_fresh_noise(noise, config)
+    return rollout(velocity, noise, condition, config.times, fresh, solver=config.solver)
 
 
 @torch.no_grad()
@@ -112,7 +121,11 @@ def recompute_step(
     velocity: Velocity, step: Step, condition: Conditioning, *, stochastic: bool
 ) -> tuple[Latents, Latents]:
     """(x0, x_s) of a stored step under the current weights, with gradient, from the stored x_u."""
-    v = velocity(step.x_u, step.u, condition)
+    return taken(step, velocity(step.x_u, step.u, condition), stochastic=stochastic)
+
+
+def taken(step: Step, v: Latents, *, stochastic: bool) -> tuple[Latents, Latents]:
+    """(x0, x_s) of the step from x_u with velocity v: an Euler step, whatever solver made x_s."""
     x0 = velocity_to_x0(step.x_u, v, step.u)
     eps = step.eps if stochastic else velocity_to_noise(step.x_u, v, step.u)
     s = stretch(step.s, x0)

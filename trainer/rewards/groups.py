@@ -80,13 +80,16 @@ def advantages(
     *,
     min_valid: int = 2,
     dead_std: float = 1e-3,
-    std: Literal["group", "batch"] = "group",
+    std: Literal["group", "batch", "global"] = "group",
+    clip: float | None = None,
 ) -> Advantages:
     """A_i = (r_i - mean)/std over the valid samples of each group, with no epsilon.
 
     `names` gives each group's reward: `std = "batch"` pools the deviations of groups of the SAME
-    reward, since advantages never mix rewards. Standard deviations are over the population. A
-    group is dead below `dead_std` (in units of the reward) or with fewer than `min_valid` rewards.
+    reward, since advantages never mix rewards; "global" takes the standard deviation of all its
+    rewards, differences between prompts included (Flow-GRPO's `global_std`). Standard deviations
+    are over the population. clip: no advantage is further from 0 than this. A group is dead below
+    `dead_std` (in units of the reward) or with fewer than `min_valid` rewards.
     """
     valid = ~rewards.isnan()
     count = valid.sum(1, keepdim=True).clamp_min(1)
@@ -94,16 +97,23 @@ def advantages(
     deviation = torch.where(valid, filled - filled.sum(1, keepdim=True) / count, 0.0)
     own_std = (deviation.square().sum(1, keepdim=True) / count).sqrt()
     live = (own_std >= dead_std) & (valid.sum(1, keepdim=True) >= min_valid)
-    scale = own_std if std == "group" else _pooled_std(deviation, valid, names)
+    if std == "group":
+        scale = own_std
+    else:
+        scale = _std_of_reward(filled if std == "global" else deviation, valid, names)
     values = torch.where(valid & live, deviation / torch.where(live, scale, 1.0), 0.0)
+    if clip is not None:
+        values = values.clamp(-clip, clip)
     return Advantages(values, valid, live.squeeze(1))
 
 
-def _pooled_std(deviation: Tensor, valid: Tensor, names: Sequence[str]) -> Tensor:
-    """Per group: the standard deviation around group means, over all groups of its reward."""
-    out = torch.ones_like(deviation[:, :1])
+def _std_of_reward(values: Tensor, valid: Tensor, names: Sequence[str]) -> Tensor:
+    """Per group: the standard deviation of the valid values over all groups of its reward."""
+    out = torch.ones_like(values[:, :1])
     for name in set(names):
-        rows = torch.tensor([n == name for n in names], device=deviation.device)
+        rows = torch.tensor([n == name for n in names], device=values.device)
         count = valid[rows].sum().clamp_min(1)
-        out[rows] = (deviation[rows].square().sum() / count).sqrt()
+        mean = torch.where(valid[rows], values[rows], 0.0).sum() / count
+        square = torch.where(valid[rows], values[rows] - mean, 0.0).square().sum()
+        out[rows] = (square / count).sqrt()
     return out

@@ -50,9 +50,14 @@ def group_logits(
     return beta * (advantage * (d - d_ref)).sum(1) / size
 
 
-def preference_loss(logits: PerGroup, live: GroupFlags, beta: float) -> Tensor:
-    """mean over live groups of softplus(S_g) / beta = -log sigmoid(-S_g) / beta; 0 if none."""
-    per_group = functional.softplus(logits) / beta
+def preference_loss(
+    logits: PerGroup, live: GroupFlags, beta: float, weight: PerGroup | float = 1.0
+) -> Tensor:
+    """mean over live groups of softplus(S_g) / beta = -log sigmoid(-S_g) / beta; 0 if none.
+
+    weight: of each group in the sum, not in the number it is divided by.
+    """
+    per_group = weight * functional.softplus(logits) / beta
     return torch.where(live, per_group, 0.0).sum() / live.sum().clamp_min(1)
 
 
@@ -65,9 +70,25 @@ def clip_distance(
     return torch.where(done, d.detach(), d)
 
 
-def anchor_loss(v: Latents, v_anchor: Latents, valid: SampleMask) -> Tensor:
-    """mean (v_phi - v_anchor)^2 over the valid samples; 0 if there are none."""
-    per_sample = mean_dims((v - v_anchor).square())
+def stop_drift(
+    d: GroupValues, d_ref: GroupValues, advantage: GroupValues, drifted: GroupFlags
+) -> GroupValues:
+    """d without gradient where a drifted group's sample is already told from the reference.
+
+    That is d < d_ref for a positive advantage and d > d_ref for a negative one, as wanted.
+    """
+    right = torch.where(advantage > 0, d < d_ref, d > d_ref)
+    return torch.where(right & drifted[:, None], d.detach(), d)
+
+
+def anchor_loss(
+    v: Latents, v_anchor: Latents, valid: SampleMask, weight: PerSample | float = 1.0
+) -> Tensor:
+    """mean (v_phi - v_anchor)^2 over the valid samples; 0 if there are none.
+
+    weight: of each sample in the sum, not in the number it is divided by.
+    """
+    per_sample = weight * mean_dims((v - v_anchor).square())
     return torch.where(valid, per_sample, 0.0).sum() / valid.sum().clamp_min(1)
 
 
@@ -83,6 +104,18 @@ def generator_loss(x0_generator: Latents, direction: Latents, n: PerSample) -> T
     """
     goal = (x0_generator + direction / stretch(n, direction)).detach()
     return 0.5 * (x0_generator - goal).square().mean()
+
+
+def mixture_direction(
+    kl: Latents, cfg: Latents, reward: Latents, n: PerSample, n_reward: PerSample, share: float
+) -> Latents:
+    """(kl + (1 - share) cfg)/n + share reward/n_reward, of the authors' code (share 0.7).
+
+    With kl = x0_T - x0_fake, cfg = x0_T^w - x0_T, reward = x0_phi^w - x0_T and one n at one x_t it
+    is (1 - share) x0_T^w + share x0_phi^w - x0_fake, over n: distribution matching towards a
+    mixture of guided teacher and guided phi (docs/algorithm.md).
+    """
+    return (kl + (1 - share) * cfg) / stretch(n, kl) + share * reward / stretch(n_reward, kl)
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from trainer.arithmetic.flow import renoise
-from trainer.arithmetic.randomness import integer, normals, uniform
-from trainer.arithmetic.shapes import GroupValues, Latents, PerSample
+from trainer.arithmetic.randomness import Key, integer, normals, permutation, uniform, weighted
+from trainer.arithmetic.shapes import GroupValues, Latents, PerSample, Steps
 from trainer.arithmetic.trajectory import Step, Trajectory
 from trainer.config import Betas, Config, OptimizerKind, TimeRange
 from trainer.models.backbones import Backbone, Conditioning
 from trainer.models.networks import Networks, Role
 from trainer.optim.optimizers import RoleOptimizer
 from trainer.processes import ALONE, Processes
-from trainer.tdm_r1.targets import Noised, draw_time, noised_target
+from trainer.tdm_r1.targets import Noised, TargetKind, draw_time, noised_target
 
 Metrics = dict[str, float]
 
@@ -74,15 +74,16 @@ class NormState:
 
 @dataclass(frozen=True)
 class Draw:
-    """A step of each sample's trajectory, and where and with which noise to look at it."""
+    """Step j of each sample's trajectory, and where and with which noise to look at it."""
 
+    j: Steps
     step: Step
     e: Latents
     t: PerSample
 
     def rows(self, index: slice) -> Draw:
         """A selection of samples."""
-        return Draw(self.step.rows(index), self.e[index], self.t[index])
+        return Draw(self.j[index], self.step.rows(index), self.e[index], self.t[index])
 
     def renoised(self, x_s: Latents) -> Latents:
         """x_t from a (recomputed) x_s."""
@@ -132,21 +133,67 @@ class TrainState:
         *,
         shared: bool,
         t_min: float = 0.0,
+        late: bool = False,
     ) -> Draw:
         """(j, t, noise) for every sample; one for all samples of a group if `shared`.
 
-        t_min: times below it are not drawn.
+        t_min: times below it are not drawn. late: step j with a probability proportional to j.
         """
-        seed, steps = self.config.run.seed, len(batch.trajectory.times) - 1
+        steps = len(batch.trajectory.times) - 1
+        keys = self._keys(batch, iteration, role, shared=shared)
+        if late:
+            drawn = [1 + weighted(range(1, steps + 1), *k, "j") for k in keys]
+        else:
+            drawn = [integer(1, steps, *k, "j") for k in keys]
+        return self._look(batch, self._spread(batch, drawn), keys, t_range, t_min)
+
+    def draws(self, batch: Batch, iteration: int, role: str, t_range: TimeRange) -> list[Draw]:
+        """`target.draws` of (j, t, noise) for every sample, each at another step of it."""
+        count, steps = self.config.target.draws, len(batch.trajectory.times) - 1
+        if count == 1:
+            return [self.draw(batch, iteration, role, t_range, shared=False)]
+        base = self._keys(batch, iteration, role, shared=False)
+        orders = [permutation(steps, *k, "j") for k in base]
+        found = []
+        for nth in range(count):
+            keys = self._keys(batch, iteration, f"{role}.{nth}", shared=False)
+            j = self._spread(batch, [1 + order[nth] for order in orders])
+            found.append(self._look(batch, j, keys, t_range, 0.0))
+        return found
+
+    def second_look(
+        self, first: Draw, batch: Batch, iteration: int, role: str, t_min: float
+    ) -> Draw:
+        """The same steps at times of their own, with a noise common to each group."""
+        keys = self._keys(batch, iteration, role, shared=True)
+        return self._look(batch, first.j, keys, "full", t_min)
+
+    def _keys(
+        self, batch: Batch, iteration: int, role: str, *, shared: bool
+    ) -> list[tuple[Key, ...]]:
+        """Of the random numbers of each sample, or of each group if `shared`."""
         per_group = 1 if shared else batch.size
-        keys = [(seed, iteration, g, i, role) for g in batch.keys for i in range(per_group)]
-        repeats = batch.size // per_group
-        device = self.backbone.device
-        j = torch.tensor([integer(1, steps, *k, "j") for k in keys]).repeat_interleave(repeats)
+        seed = self.config.run.seed
+        return [(seed, iteration, g, i, role) for g in batch.keys for i in range(per_group)]
+
+    def _spread(self, batch: Batch, values: list[int]) -> Tensor:
+        """One value per sample, from one per sample or one per group."""
+        spread = torch.tensor(values).repeat_interleave(batch.samples // len(values))
+        return spread.to(self.backbone.device)
+
+    def _look(
+        self,
+        batch: Batch,
+        j: Steps,
+        keys: list[tuple[Key, ...]],
+        t_range: TimeRange,
+        t_min: float,
+    ) -> Draw:
+        """Time and noise of each key, at steps j."""
+        device, repeats = self.backbone.device, batch.samples // len(keys)
         share = torch.tensor([uniform(*k, "t") for k in keys]).repeat_interleave(repeats)
         e = normals(self.backbone.latent_shape, [(*k, "e") for k in keys])
-        step = batch.trajectory.step(j.to(device))
-        target = self.config.target
+        step, target = batch.trajectory.step(j), self.config.target
         t = draw_time(
             share.to(device),
             step.u,
@@ -155,12 +202,13 @@ class TrainState:
             gap=target.t_min_gap,
             t_max=target.t_max,
             t_min=t_min,
+            shift=self.config.rollout.flow_shift if target.times == "shifted" else None,
         )
-        return Draw(step, e.repeat_interleave(repeats, 0).to(device), t)
+        return Draw(j, step, e.repeat_interleave(repeats, 0).to(device), t)
 
-    def target(self, draw: Draw) -> Noised:
-        """x_t, v* and w of a draw, by the configured target."""
-        return noised_target(draw.step, draw.e, draw.t, self.config.target.kind)
+    def target(self, draw: Draw, kind: TargetKind | None = None) -> Noised:
+        """x_t, v* and w of a draw, by the configured target or one of the given kind."""
+        return noised_target(draw.step, draw.e, draw.t, kind or self.config.target.kind)
 
     def micro_batches(self, samples: int, unit: int = 1) -> list[slice]:
         """Slices of so many samples that one pass with gradient may hold, in whole `unit`s.

@@ -1,37 +1,50 @@
 """The surrogate's step (Eq. 8/9): prefer samples with positive advantage, relative to a reference.
 
-One (j, t) and one noise per group, redrawn per update. Works on stored groups however late their
-rewards come. A step in which no group states a preference is skipped and counted.
+One (j, t) and one noise per group and draw, redrawn per update. Works on stored groups however
+late their rewards come. A step in which no group states a preference is skipped and counted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from trainer.arithmetic.shapes import GroupValues, Latents, PerGroup, PerSample
+from trainer.arithmetic.flow import mean_dims
+from trainer.arithmetic.shapes import (
+    GroupFlags,
+    GroupMask,
+    GroupValues,
+    Latents,
+    PerGroup,
+    PerSample,
+)
 from trainer.config import SurrogateConfig
 from trainer.models.backbones import Conditioning
 from trainer.models.networks import Role
 from trainer.rewards.groups import Advantages, advantages
 from trainer.tdm_r1 import losses
 from trainer.tdm_r1.passes import in_parts
-from trainer.tdm_r1.state import Draw, Metrics, ScoredBatch, TrainState
+from trainer.tdm_r1.state import Batch, Draw, Metrics, ScoredBatch, TrainState
 from trainer.tdm_r1.targets import Noised
 
 
 @dataclass(frozen=True)
 class References:
-    """What phi is compared with and tied to, at the same x_t; no gradient."""
+    """What phi is compared with, tied to and kept in the trust region of, at the same x_t.
+
+    Without gradient. old None: the trust region, if any, is the reference's.
+    """
 
     reference: Latents
     anchor: Latents | None
+    old: Latents | None = None
 
 
+OLD_RAMP = 1e-3  # growth of old's decay per iteration, as in the authors' code
 LookUp = Callable[[Latents, PerSample, Conditioning], References]
 
 
@@ -44,20 +57,30 @@ def update_surrogate(
     if said.live == 0:
         return metrics
     for update in range(state.config.surrogate.updates):
-        draw = state.draw(
-            scored.batch,
-            iteration,
-            f"surrogate.{update}",
-            state.config.surrogate.t_range,
-            shared=True,
-            t_min=state.config.surrogate.t_min,
-        )
-        look_up = partial(references, state)
-        step_metrics = preference_gradient(state, "surrogate", scored, said, draw, look_up)
+        step_metrics: Metrics = {}
+        for draw in _draws(state, scored.batch, iteration, f"surrogate.{update}"):
+            look_up, share = partial(references, state), 1 / state.config.target.draws
+            found = preference_gradient(state, "surrogate", scored, said, draw, look_up, share)
+            step_metrics = {**found, **step_metrics}
         step_metrics["grad_norm/surrogate"] = state.step("surrogate", progress)
         metrics = {**step_metrics, **metrics}
-        _follow(state)
+        _follow(state, iteration)
     return metrics
+
+
+def _draws(state: TrainState, batch: Batch, iteration: int, role: str) -> Iterator[Draw]:
+    """The draws of one update, each with steps, times and noises of its own."""
+    config = state.config.surrogate
+    for nth in range(state.config.target.draws):
+        yield state.draw(
+            batch,
+            iteration,
+            role if nth == 0 else f"{role}.{nth}",
+            config.t_range,
+            shared=True,
+            t_min=config.t_min,
+            late=config.steps == "late",
+        )
 
 
 @dataclass(frozen=True)
@@ -80,6 +103,7 @@ def group_advantages(state: TrainState, scored: ScoredBatch) -> GroupAdvantages:
         min_valid=groups.min_valid,
         dead_std=groups.dead_std,
         std=groups.advantage_std,
+        clip=groups.advantage_clip,
     )
     own = processes.gather(torch.full((len(scored.rewards),), processes.rank)) == processes.rank
     return GroupAdvantages(
@@ -101,14 +125,16 @@ def preference_gradient(
 ) -> Metrics:
     """Adds the gradient of factor times Eq. 9, with `role` as phi, to that role's parameters.
 
+    The metrics are those of this draw.
+
     look_up: what phi is compared with and tied to at (x_t, t, condition). At least one group of
     some process must be live. The loss is recorded without the factor.
     """
-    noised, batch = state.target(draw), scored.batch
+    noised, batch = state.target(draw, state.config.surrogate.target), scored.batch
     condition = batch.condition.repeat(batch.size)
     refs = look_up(noised.x_t, noised.t, condition)
     distances, totals, logits = [], noised.t.new_zeros(2), []
-    question = Question(noised, refs, condition, said)
+    question = Question(draw, noised, refs, condition, said)
     for rows in state.micro_batches(batch.samples, batch.size):
         part = _backward(state, role, question, rows, factor)
         distances.append(part.gained)
@@ -137,6 +163,7 @@ def _weights(x0: PerSample, config: SurrogateConfig) -> PerSample:
 class Question:
     """What phi is asked at once: noised samples, what it is compared with, and what was said."""
 
+    draw: Draw
     noised: Noised
     refs: References
     condition: Conditioning
@@ -175,22 +202,48 @@ def _loss(
     config, said = state.config.surrogate, question.said
     advantage, size = said.advantage, said.advantage.values.shape[1]
     part = slice(rows.start // size, rows.stop // size)
-    weight = _weights(question.noised.weight[rows], config)
-    v_star, reference = question.noised.v_star[rows], question.refs.reference[rows]
-    d = losses.denoising_distance(v, v_star, weight).view(-1, size)
-    d_ref = losses.denoising_distance(reference, v_star, weight).view(-1, size)
+    noised, refs = question.noised, question.refs
+    weight = _weights(noised.weight[rows], config)
+    v_star, reference = noised.v_star[rows], refs.reference[rows]
+    d = _distance(v, v_star, weight, size)
+    d_ref = _distance(reference, v_star, weight, size)
     values, valid, live = advantage.values[part], advantage.valid[part], advantage.live[part]
-    pulled = d if config.clip is None else losses.clip_distance(d, d_ref, values, config.clip)
+    pulled = d
+    if config.clip is not None:
+        old = refs.old
+        d_old = d_ref if old is None else _distance(old[rows], v_star, weight, size)
+        pulled = losses.clip_distance(d, d_old, values, config.clip)
+    if config.drift is not None and refs.anchor is not None:
+        far = _drifted(v.detach(), refs.anchor[rows], valid, config.drift)
+        pulled = losses.stop_drift(pulled, d_ref, values, far)
     logits = losses.group_logits(pulled, d_ref, values, valid, config.beta)
-    share = live.sum() / said.live
-    preference = losses.preference_loss(logits, live, config.beta) * share
+    share, order = live.sum() / said.live, _step_weight(state, question.draw, rows)
+    by_group = order.view(-1, size)[:, 0]
+    preference = losses.preference_loss(logits, live, config.beta, by_group) * share
     loss, anchor = preference, torch.zeros_like(preference)
-    if question.refs.anchor is not None:
+    if refs.anchor is not None:
         share = valid.sum() / said.valid
-        anchor = losses.anchor_loss(v, question.refs.anchor[rows], valid.flatten()) * share
+        anchor = losses.anchor_loss(v, refs.anchor[rows], valid.flatten(), order) * share
         loss = loss + config.kl * anchor
     terms = torch.stack([preference.detach(), anchor.detach()])
     return loss, Answer((d - d_ref).detach(), terms, logits.detach())
+
+
+def _distance(v: Latents, v_star: Latents, weight: PerSample, size: int) -> GroupValues:
+    return losses.denoising_distance(v, v_star, weight).view(-1, size)
+
+
+def _drifted(v: Latents, anchor: Latents, valid: GroupMask, limit: float) -> GroupFlags:
+    """Groups whose mean (v_phi - v_anchor)^2 exceeds the limit."""
+    away = mean_dims((v - anchor).square()).view(valid.shape)
+    return torch.where(valid, away, 0.0).sum(1) / valid.sum(1).clamp_min(1) > limit
+
+
+def _step_weight(state: TrainState, draw: Draw, rows: slice) -> PerSample:
+    """What the loss of each sample counts, by the step it looks at."""
+    if state.config.surrogate.step_weight == "none":
+        return torch.ones_like(draw.t[rows])
+    return draw.j[rows] / state.config.rollout.k_steps
 
 
 @torch.no_grad()
@@ -206,7 +259,10 @@ def references(
         teacher = state.networks.velocity("teacher")(x_t, t, condition)
     reference = reference_velocity(state, x_t, t, condition, teacher=teacher)
     anchor = (teacher if to_teacher else reference) if anchored else None
-    return References(reference, anchor)
+    old = None
+    if "surrogate_old" in state.networks.specs:
+        old = state.networks.velocity("surrogate_old")(x_t, t, condition)
+    return References(reference, anchor, old)
 
 
 @torch.no_grad()
@@ -225,9 +281,12 @@ def reference_velocity(
     return state.networks.velocity("reference" if moving else "teacher")(x_t, t, condition)
 
 
-def _follow(state: TrainState) -> None:
-    """The averages that trail phi, from their start at phi: no ramps."""
+def _follow(state: TrainState, iteration: int) -> None:
+    """The averages that trail phi, from their start at phi; only that of `old` has a ramp."""
     networks, config = state.networks, state.config
+    if "surrogate_old" in networks.specs:
+        decay = min(config.surrogate.old_decay, OLD_RAMP * (iteration + 1))
+        networks.average("surrogate_old", "surrogate", decay)
     if "surrogate_ema" in networks.specs:
         networks.average("surrogate_ema", "surrogate", config.surrogate.ema)
     if "reference" in networks.specs:

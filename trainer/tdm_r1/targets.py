@@ -10,7 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.arithmetic.flow import mean_dims, mixed_noise, renoise, renoise_scales, stretch
+from trainer.arithmetic.flow import (
+    mean_dims,
+    mixed_noise,
+    renoise,
+    renoise_scales,
+    shift_time,
+    stretch,
+    unshift_time,
+)
 from trainer.arithmetic.shapes import Latents, PerSample
 from trainer.arithmetic.trajectory import Step
 
@@ -73,11 +81,16 @@ def draw_time(
     gap: float,
     t_max: float,
     t_min: float = 0.0,
+    shift: float | None = None,
 ) -> PerSample:
     """t = lo + share (hi - lo) for share in [0, 1); hi = t_max, or u in a segment.
 
-    lo = s + gap, but at least t_min.
+    lo = s + gap, but at least t_min. shift: the same in the coordinate that this shift leads to t,
+    so that noisy times are more frequent; the gap is then kept there, above max(s, t_min).
     """
-    low = (s + gap).clamp_min(t_min)
     high = u.clamp_max(t_max) if segment else u.new_full(u.shape, t_max)
-    return low + share * (high - low)
+    if shift is None:
+        low = (s + gap).clamp_min(t_min)
+        return low + share * (high - low)
+    low = unshift_time(s.clamp_min(t_min), shift) + gap
+    return shift_time(low + share * (unshift_time(high, shift) - low), shift)

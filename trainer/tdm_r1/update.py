@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trainer.arithmetic.flow import time_grid
 from trainer.arithmetic.shapes import Latents, PerStep
 from trainer.arithmetic.trajectory import Trajectory
 from trainer.models.backbones import Conditioning
@@ -41,9 +40,8 @@ class FewStep(ABC):
     ) -> Trajectory:
         """The rollouts this iteration trains on; fresh_noise: of the stochastic sampler."""
         config = self.state.config.rollout
-        times = time_grid(config.k_steps, config.flow_shift)
         velocity = self.state.networks.velocity("generator")
-        return rollout(velocity, noise, condition, times, fresh_noise)
+        return rollout(velocity, noise, condition, config.times, fresh_noise, solver=config.solver)
 
     @abstractmethod
     def update(
