@@ -41,6 +41,13 @@ VARIANTS = {
     "frozen surrogate": ("method=frozen_surrogate", *PHI_FIRST),
     "dgpo then distil": ("method=dgpo_then_distil", *PHI_FIRST),
     "tdm": ("method=tdm_only",),
+    "the authors'": (
+        "recipe=authors-preference",
+        "groups.size=2",
+        "groups.per_step=2",
+        "lora.rank=4",
+        "compute.micro_batch=3",
+    ),
     "as printed": (
         "surrogate.clip=0.001",
         "target.kind=bridge",
@@ -92,7 +99,7 @@ def test_every_backbone_trains(family: Family, tmp_path: Path) -> None:
 
 # What brings two devices together, by where it stands in the code.
 MEETINGS = {
-    "trainer.tdm_r1.state:TrainState.draw": r"(?<!j)\.to\(device\)",  # indices may be elsewhere
+    "trainer.tdm_r1.state:TrainState._look": r"\.to\(device\)",
     "trainer.run.supply:_noise": r"\.to\(backbone\.device\)",
     "trainer.run.supply:scored_batch": r"\.to\(device\)",
     "trainer.rewards.inflight:to_pixels": r"\.cpu\(\)",

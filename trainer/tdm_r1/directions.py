@@ -117,7 +117,7 @@ def _difference(
     kl, reward = scores.guided - scores.fake, phi - compared
     reward = reward * stretch(_undecided(state, seen.draw), reward)
     moments = _moments(state, kl, reward)
-    wanted_kl, wanted_pull = moments.norms
+    norms = wanted_kl, wanted_pull = moments.norms
     if config.ratio == "norm_ema":
         state.norms.update(wanted_kl, wanted_pull, NORM_DECAY)
         wanted_kl, wanted_pull = state.norms.kl, state.norms.reward
@@ -129,7 +129,7 @@ def _difference(
         cap=config.ratio_cap,
         floor=config.norm_floor,
     )
-    return Pull(kl + factor * reward, n, losses.Force(*moments.norms, factor, moments.cosine))
+    return Pull(kl + factor * reward, n, losses.Force(*norms, factor, moments.cosine))
 
 
 def _mixture(
