@@ -22,7 +22,7 @@ FLOORS = {
         ("models", "optim"),
         ("rewards",),
         ("export",),
-        ("tdm_r1", "evaluation"),
+        ("tdm_r1", "evaluation", "planning"),
         ("baselines", "tiny", "photos"),
         ("run", "pretraining"),
         ("loop", "report"),

@@ -23,6 +23,7 @@ COMMANDS = {
     "report": ("trainer.commands.report", "write the report of a run again"),
     "export": ("trainer.commands.export", "the trained LoRA for a stock diffusers pipeline"),
     "doctor": ("trainer.commands.doctor", "look for what would stop a run"),
+    "plan": ("trainer.commands.plan", "memory, work, disk and traffic of a configuration"),
     "pretrain": ("trainer.pretraining.pretrain", "make the embedded model from nothing"),
 }
 EXPLAINED, INTERRUPTED = 2, 130

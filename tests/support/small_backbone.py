@@ -56,6 +56,9 @@ class SmallBackbone:
     def encode_unconditional(self) -> Conditioning:
         return self.encode([""])
 
+    def free_text_encoders(self) -> None:
+        pass
+
     def velocity(self, x_t: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         v: Tensor = self.network(x_t, t, condition["pooled"])
         return v

@@ -107,10 +107,16 @@ def test_keyed_numbers_depend_on_their_key_alone() -> None:
 
 
 class CountingEncoder:
-    """The one method of a backbone that texts need."""
+    """What of a backbone texts need."""
+
+    device = torch.device("cpu")
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.freed = False
+
+    def free_text_encoders(self) -> None:
+        self.freed = True
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         self.asked += prompts
@@ -118,6 +124,16 @@ class CountingEncoder:
         return Conditioning(
             {"tokens": torch.full((1, 2, 3), value), "pooled": torch.full((1, 2), value)}
         )
+
+
+def test_texts_are_encoded_beforehand_where_their_encoders_go() -> None:
+    encoder = CountingEncoder()
+    backbone: Backbone = encoder  # type: ignore[assignment]
+    texts = TextCache(backbone, max_bytes=1)
+    texts.settle(["a", "bb", "a"])
+    assert encoder.freed
+    assert texts.encode(["bb", "a"])["pooled"][:, 0].tolist() == [2.0, 1.0]
+    assert encoder.asked == ["a", "bb"]
 
 
 def test_each_text_is_encoded_once_and_the_oldest_is_dropped() -> None:

@@ -13,6 +13,7 @@ from shared.errors import RewardError
 from shared.keys import api_key
 from trainer.commands.train import add_config_arguments, read_config_arguments
 from trainer.doctor.configuration import config_findings
+from trainer.doctor.memory import memory_findings
 from trainer.doctor.surroundings import Surroundings, examine, worst
 from trainer.tiny.heldout import has_only_shapes
 
@@ -33,6 +34,7 @@ def main(args: argparse.Namespace) -> int:
         findings = examine(place, client)
         if args.config is not None:
             findings += config_findings(config, _known(client), has_only_shapes)
+            findings += memory_findings(config)
     table = Table.grid(padding=(0, 2))
     for finding in findings:
         status = f"[{STYLE[finding.status]}]{finding.status}[/]"

@@ -90,7 +90,13 @@ class ComputeConfig(Section):
     # Activations are computed again for the gradient instead of kept: a twentieth of the memory for
     # a third more time in passes with gradient.
     checkpointing: bool = False
+    # free: all prompts are encoded before training, into main memory, and the encoders go.
+    text_encoders: Literal["auto", "free", "keep"] = "auto"  # auto: keep on a CPU, else free
     fold_adapters: Literal["auto", "never"] = "auto"  # auto: small fp32 models run W + s B A
+
+    def frees_text(self, device: str) -> bool:
+        """Whether the text encoders go before training, on a device of this kind."""
+        return self.text_encoders == "free" or (self.text_encoders == "auto" and device != "cpu")
 
     @property
     def passed_at_once(self) -> int | None:

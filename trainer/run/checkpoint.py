@@ -46,6 +46,7 @@ FREE_KEYS = (
     "compute.micro_batch",
     "compute.inference_batch",
     "compute.checkpointing",
+    "compute.text_encoders",
     "health.stop",
     "health.baseline",
     "health.patience",

@@ -25,7 +25,7 @@ from trainer.models.networks import build_networks
 from trainer.models.texts import TextCache
 from trainer.processes import Processes, joined_processes
 from trainer.rewards.inflight import InFlight, known_rewards
-from trainer.rewards.prompts import PromptStream
+from trainer.rewards.prompts import PromptStream, read_prompt_set
 from trainer.run.checkpoint import latest_checkpoint, load_checkpoint, process_folder
 from trainer.run.health import Guard
 from trainer.run.heldout import JUDGE, Heldout
@@ -91,7 +91,17 @@ def open_run(
             _write_config(folder, config)
         if checkpoint is not None:
             run.restore(checkpoint)
+        if config.compute.frees_text(backbone.device.type):
+            # A resumed run's groups may be of prompts that their file has lost meanwhile.
+            stored = [e.group for e in inflight.snapshot()] + [s.group for s in run.replay.groups]
+            texts.settle([*_all_prompts(config), *(group.prompt.text for group in stored)])
         yield run
+
+
+def _all_prompts(config: Config) -> list[str]:
+    """The texts that the run can ask for."""
+    sets = (*config.prompts, *config.heldout.prompts)
+    return [prompt.text for one in sets for prompt in read_prompt_set(one)]
 
 
 def _require_even_shares(config: Config, processes: Processes) -> None:

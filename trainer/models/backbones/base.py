@@ -45,6 +45,10 @@ class Conditioning:
         """The same with other tensors in place of those of these names."""
         return Conditioning({**self.tensors, **tensors}, self.lengths)
 
+    def to(self, device: torch.device) -> Conditioning:
+        """The same on another device."""
+        return Conditioning({k: t.to(device) for k, t in self.tensors.items()}, self.lengths)
+
     def repeat(self, times: int) -> Conditioning:
         """Each row `times` times in a row: prompts to the samples of their groups."""
         repeated = {k: t.repeat_interleave(times, 0) for k, t in self.tensors.items()}
@@ -137,6 +141,9 @@ class Backbone(Protocol):
 
     def encode_unconditional(self) -> Conditioning:
         """The one row that guidance leads away from, as the stock pipeline encodes it."""
+
+    def free_text_encoders(self) -> None:
+        """Gives their memory back; nothing can be encoded any more."""
 
     def velocity(self, x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
         """The network's v = eps - x0 at time t in [0, 1], fp32, under whatever adapter is on."""

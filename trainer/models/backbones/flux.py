@@ -59,6 +59,17 @@ class FluxBackbone(PipelineBackbone):
         told = torch.full((len(prompts),), self.told, device=self.device)
         return Conditioning({"tokens": tokens, "pooled": pooled, "guidance": told})
 
+    def longest(self, rows: int) -> Conditioning:
+        """Every prompt is padded to it."""
+        config = self.pipeline.transformer.config
+        return Conditioning(
+            {
+                "tokens": self.zeros(rows, self.sequence_length, config.joint_attention_dim),
+                "pooled": self.zeros(rows, config.pooled_projection_dim),
+                "guidance": torch.full((rows,), self.told, device=self.device),
+            }
+        )
+
     def predict(self, x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
         """The network predicts v of packed latents."""
         tokens = condition["tokens"].to(self.dtype)

@@ -27,6 +27,7 @@ DIFFUSERS: Any = diffusers  # neither library carries usable types
 TRANSFORMERS: Any = transformers
 # diffusers' timestep is 1000 times the flow time.
 TIMESTEPS = 1000.0
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 # Decoded in one call, so that memory does not grow with the batch: a CPU's caches want no more,
 # a GPU is kept busy by eight pictures of 512 px.
 DECODED_PIXELS_CPU, DECODED_PIXELS = 2**15, 2**21
@@ -53,14 +54,14 @@ class PipelineBackbone(ABC):
         self.dtype = dtype
         self.sequence_length = text_length(type(self), model)
         self.network: nn.Module = pipeline.transformer
-        for part in (pipeline.transformer, pipeline.vae, *self._text_encoders()):
+        for part in (pipeline.transformer, pipeline.vae, *self.text_encoders()):
             part.requires_grad_(False).eval()
         pipeline.transformer.to(device)
         if pipeline.transformer.dtype != dtype:
             pipeline.transformer.to(dtype)
         channels_last = self.vae_weights_are_2d()
         pipeline.vae.to(device, **({"memory_format": torch.channels_last} if channels_last else {}))
-        for encoder in self._text_encoders():
+        for encoder in self.text_encoders():
             encoder.to(device)
         side = self._side(model.resolution or self.native_resolution())
         self.latent_shape: tuple[int, ...] = (self.channels(), side, side)
@@ -80,12 +81,22 @@ class PipelineBackbone(ABC):
         """One row per prompt, by the pipeline's `encode_prompt`."""
 
     @abstractmethod
+    def longest(self, rows: int) -> Conditioning:
+        """Conditioning of prompts of the greatest length, of zeros."""
+
+    @abstractmethod
     def predict(self, x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
         """v by the network, inside autocast; x_t comes in the network's own precision."""
 
     def encode_unconditional(self) -> Conditioning:
         """The empty prompt, which the stock pipelines guide away from."""
         return self.encode([""])
+
+    def free_text_encoders(self) -> None:
+        """Gives their memory back; nothing can be encoded any more."""
+        for name in TEXT_ENCODERS:
+            if getattr(self.pipeline, name, None) is not None:
+                setattr(self.pipeline, name, None)
 
     def velocity(self, x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
         """v at time t in [0, 1]; inputs and result are fp32 whatever the network computes in."""
@@ -103,6 +114,10 @@ class PipelineBackbone(ABC):
         decoded = torch.cat([self.decode_latents(part) for part in parts])
         images: Images = (decoded.float() / 2 + 0.5).clamp(0, 1)
         return images
+
+    def zeros(self, *shape: int) -> Tensor:
+        """As the text encoders' output."""
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     def decode_latents(self, latents: Latents) -> Tensor:
         """RGB in [-1, 1]."""
@@ -141,9 +156,9 @@ class PipelineBackbone(ABC):
             )
         return resolution // self.scale()
 
-    def _text_encoders(self) -> list[nn.Module]:
-        named = ("text_encoder", "text_encoder_2", "text_encoder_3")
-        return [e for n in named if (e := getattr(self.pipeline, n, None)) is not None]
+    def text_encoders(self) -> list[nn.Module]:
+        """The pipeline's own."""
+        return [e for n in TEXT_ENCODERS if (e := getattr(self.pipeline, n, None)) is not None]
 
 
 def text_length(backbone: type[PipelineBackbone], model: ModelConfig) -> int:

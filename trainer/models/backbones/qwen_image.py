@@ -56,6 +56,11 @@ class QwenImageBackbone(PipelineBackbone):
         lengths = every if counted is None else counted.sum(1).cpu().tolist()
         return Conditioning({"tokens": tokens}, tuple(lengths))
 
+    def longest(self, rows: int) -> Conditioning:
+        """Prompts that fill all tokens."""
+        length, width = self.sequence_length, self.pipeline.transformer.config.joint_attention_dim
+        return Conditioning({"tokens": self.zeros(rows, length, width)}, (length,) * rows)
+
     def predict(self, x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
         """The network predicts v of packed latents."""
         lengths = condition.lengths or ()

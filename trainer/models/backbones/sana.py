@@ -75,6 +75,11 @@ class SanaBackbone(PipelineBackbone):
         )
         return _as_long_as_needed(tokens, counted)
 
+    def longest(self, rows: int) -> Conditioning:
+        """Prompts that fill all tokens."""
+        length, width = self.sequence_length, self.pipeline.transformer.config.caption_channels
+        return Conditioning({"tokens": self.zeros(rows, length, width)}, (length,) * rows)
+
     def predict(self, x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
         """The network predicts v itself, at times of its own scale."""
         lengths, config = condition.lengths or (), self.pipeline.transformer.config

@@ -58,6 +58,16 @@ class SD3Backbone(PipelineBackbone):
         )
         return Conditioning({"tokens": tokens, "pooled": pooled})
 
+    def longest(self, rows: int) -> Conditioning:
+        """77 tokens of the CLIPs before those of the T5."""
+        config = self.pipeline.transformer.config
+        return Conditioning(
+            {
+                "tokens": self.zeros(rows, 77 + self.sequence_length, config.joint_attention_dim),
+                "pooled": self.zeros(rows, config.pooled_projection_dim),
+            }
+        )
+
     def predict(self, x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
         """The network predicts v itself."""
         v: Latents = self.network(

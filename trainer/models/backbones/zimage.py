@@ -46,6 +46,11 @@ class ZImageBackbone(PipelineBackbone):
         tokens = pad_sequence(rows, batch_first=True)
         return Conditioning({"tokens": tokens}, tuple(len(row) for row in rows))
 
+    def longest(self, rows: int) -> Conditioning:
+        """Prompts that fill all tokens."""
+        length, width = self.sequence_length, self.pipeline.transformer.config.cap_feat_dim
+        return Conditioning({"tokens": self.zeros(rows, length, width)}, (length,) * rows)
+
     def predict(self, x_t: Latents, t: PerSample, condition: Conditioning) -> Latents:
         """The network's time runs from noise (0) to data (1), and so its v points the other way.
 

@@ -1,0 +1,1 @@
+"""What a run would need, from its configuration and the model's shapes alone."""
