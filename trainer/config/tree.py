@@ -60,9 +60,7 @@ class ModelConfig(Section):
     student_lora: Path | None = None  # the few-step start; None: the generator starts as teacher
     fake_lora: Path | None = None  # its fake score; None: the fake score starts as the student
     max_sequence_length: Count | None = None  # tokens of a prompt; None: as the stock pipeline
-    # The scale that a model distilled from its guided self is told (FLUX.1-dev: what its few-step
-    # LoRA was made for, mostly 3.5); others are told nothing.
-    embedded_guidance: Positive = 1.0
+    embedded_guidance: Positive = 1.0  # what FLUX.1-dev is told; its few-step LoRAs want 3.5
     resolution: Count | None = None  # pixels; None: what the model was made for
 
 
@@ -87,16 +85,10 @@ class ComputeConfig(Section):
     threads: Count | None = None
     micro_batch: Count | None = None  # samples of a pass with gradient; None: all at once
     inference_batch: Count | None = None  # of a pass without; None: as micro_batch
-    # Activations are computed again for the gradient instead of kept: a twentieth of the memory for
-    # a third more time in passes with gradient.
-    checkpointing: bool = False
+    checkpointing: bool = False  # activations are computed again, not kept: a third more work
     # free: all prompts are encoded before training, into main memory, and the encoders go.
     text_encoders: Literal["auto", "free", "keep"] = "auto"  # auto: keep on a CPU, else free
     fold_adapters: Literal["auto", "never"] = "auto"  # auto: small fp32 models run W + s B A
-
-    def frees_text(self, device: str) -> bool:
-        """Whether the text encoders go before training, on a device of this kind."""
-        return self.text_encoders == "free" or (self.text_encoders == "auto" and device != "cpu")
 
     @property
     def passed_at_once(self) -> int | None:

@@ -11,10 +11,16 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from trainer.config import ComputeConfig
 from trainer.models.backbones import Backbone, Conditioning
 
 MAX_BYTES = 8 * 1024**3  # of a T5's and two CLIPs' output for 3,000 prompts
 HOST = torch.device("cpu")
+
+
+def frees_text(compute: ComputeConfig, device: str) -> bool:
+    """Whether the text encoders go before training, on a device of this kind."""
+    return compute.text_encoders == "free" or (compute.text_encoders == "auto" and device != "cpu")
 
 
 class TextCache:

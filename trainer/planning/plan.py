@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainer.config import Config, with_overrides
+from trainer.models.texts import frees_text
 from trainer.planning.passes import passes, roles, trained_roles
 from trainer.planning.shapes import Costs
 
@@ -80,7 +81,7 @@ def plan(config: Config, cost: Costs) -> Plan:
     adapters = cost.adapter * FP32 * (roles(config) + 3 * trained_roles(config))
     memory = {
         "frozen base": cost.network,
-        "text encoders": 0.0 if config.compute.frees_text("cuda") else cost.text_encoders,
+        "text encoders": 0.0 if frees_text(config.compute, "cuda") else cost.text_encoders,
         "VAE": cost.vae,
         "adapters, moments, gradients": adapters,
         "trajectories": trajectories,

@@ -22,7 +22,7 @@ from trainer.errors import CheckpointError, ConfigError
 from trainer.evaluation.evaluate import Judge
 from trainer.models.backbones import load_backbone
 from trainer.models.networks import build_networks
-from trainer.models.texts import TextCache
+from trainer.models.texts import TextCache, frees_text
 from trainer.processes import Processes, joined_processes
 from trainer.rewards.inflight import InFlight, known_rewards
 from trainer.rewards.prompts import PromptStream, read_prompt_set
@@ -91,7 +91,7 @@ def open_run(
             _write_config(folder, config)
         if checkpoint is not None:
             run.restore(checkpoint)
-        if config.compute.frees_text(backbone.device.type):
+        if frees_text(config.compute, backbone.device.type):
             # A resumed run's groups may be of prompts that their file has lost meanwhile.
             stored = [e.group for e in inflight.snapshot()] + [s.group for s in run.replay.groups]
             texts.settle([*_all_prompts(config), *(group.prompt.text for group in stored)])
