@@ -134,7 +134,8 @@ def preference_gradient(
     condition = batch.condition.repeat(batch.size)
     refs = look_up(noised.x_t, noised.t, condition)
     distances, totals, logits = [], noised.t.new_zeros(2), []
-    question = Question(draw, noised, refs, condition, said)
+    weight = _step_weight(draw, len(batch.trajectory.times) - 1, state.config.surrogate)
+    question = Question(noised, weight, refs, condition, said)
     for rows in state.micro_batches(batch.samples, batch.size):
         part = _backward(state, role, question, rows, factor)
         distances.append(part.gained)
@@ -161,10 +162,13 @@ def _weights(x0: PerSample, config: SurrogateConfig) -> PerSample:
 
 @dataclass(frozen=True)
 class Question:
-    """What phi is asked at once: noised samples, what it is compared with, and what was said."""
+    """What phi is asked at once: noised samples, what it is compared with, and what was said.
 
-    draw: Draw
+    weight: what the loss of each sample counts, by the step it looks at.
+    """
+
     noised: Noised
+    weight: PerSample
     refs: References
     condition: Conditioning
     said: GroupAdvantages
@@ -217,13 +221,13 @@ def _loss(
         far = _drifted(v.detach(), refs.anchor[rows], valid, config.drift)
         pulled = losses.stop_drift(pulled, d_ref, values, far)
     logits = losses.group_logits(pulled, d_ref, values, valid, config.beta)
-    share, order = live.sum() / said.live, _step_weight(state, question.draw, rows)
-    by_group = order.view(-1, size)[:, 0]
+    share, counts = live.sum() / said.live, question.weight[rows]
+    by_group = counts.view(-1, size)[:, 0]
     preference = losses.preference_loss(logits, live, config.beta, by_group) * share
     loss, anchor = preference, torch.zeros_like(preference)
     if refs.anchor is not None:
         share = valid.sum() / said.valid
-        anchor = losses.anchor_loss(v, refs.anchor[rows], valid.flatten(), order) * share
+        anchor = losses.anchor_loss(v, refs.anchor[rows], valid.flatten(), counts) * share
         loss = loss + config.kl * anchor
     terms = torch.stack([preference.detach(), anchor.detach()])
     return loss, Answer((d - d_ref).detach(), terms, logits.detach())
@@ -239,11 +243,9 @@ def _drifted(v: Latents, anchor: Latents, valid: GroupMask, limit: float) -> Gro
     return torch.where(valid, away, 0.0).sum(1) / valid.sum(1).clamp_min(1) > limit
 
 
-def _step_weight(state: TrainState, draw: Draw, rows: slice) -> PerSample:
-    """What the loss of each sample counts, by the step it looks at."""
-    if state.config.surrogate.step_weight == "none":
-        return torch.ones_like(draw.t[rows])
-    return draw.j[rows] / state.config.rollout.k_steps
+def _step_weight(draw: Draw, steps: int, config: SurrogateConfig) -> PerSample:
+    """What the loss of each sample counts, by the step of `steps` that it looks at."""
+    return torch.ones_like(draw.t) if config.step_weight == "none" else draw.j / steps
 
 
 @torch.no_grad()
