@@ -19,7 +19,7 @@ EXCUSED: Final = {"scorer_crashed"}
 
 
 @dataclass
-class Tally:
+class RewardCount:
     """Items of one reward. ``resent`` were sent again under a key that was accepted before."""
 
     sent: int = 0
@@ -34,7 +34,7 @@ class Tally:
 class Account:
     """The result; ``violations`` holds a sentence for every broken promise, by its name."""
 
-    tallies: dict[str, Tally]
+    tallies: dict[str, RewardCount]
     violations: dict[str, list[str]]
     votes: int
 
@@ -80,7 +80,7 @@ def settle(events: Iterable[Event], server: Server) -> Account:
     """The account of one run."""
     book = _index(events)
     found: dict[str, list[str]] = {name: [] for name in PROMISES}
-    tallies = {reward: Tally() for reward in ("ocr", "counting", "human")}
+    tallies = {reward: RewardCount() for reward in ("ocr", "counting", "human")}
     votes = _votes(book, server, found)
     for key, sent in book.sent.items():
         _group(key, sent, book, server, votes, tallies[sent["reward"]], found)
@@ -150,7 +150,7 @@ def _group(
     book: _Book,
     server: Server,
     votes: Votes,
-    tally: Tally,
+    tally: RewardCount,
     found: dict[str, list[str]],
 ) -> None:
     items = sent["items"]

@@ -65,7 +65,7 @@ class Processes:
         if self.count > 1:
             dist.barrier()
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """All processes' rows in the order of ranks; they may differ in number."""
         if self.count == 1:
             return rows
@@ -78,12 +78,12 @@ class Processes:
         dist.all_gather(parts, padded)
         return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
 
-    def gather_names(self, names: Sequence[str]) -> tuple[str, ...]:
+    def all_gather_names(self, names: Sequence[str]) -> tuple[str, ...]:
         """All processes' names in the order of ranks; a name holds no line break."""
         if self.count == 1:
             return tuple(names)
         text = "".join(f"{name}\n" for name in names)
-        raw = self.gather(torch.tensor(list(text.encode()), dtype=torch.uint8))
+        raw = self.all_gather(torch.tensor(list(text.encode()), dtype=torch.uint8))
         return tuple(bytes(raw.tolist()).decode().splitlines())
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:

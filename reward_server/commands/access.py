@@ -13,7 +13,7 @@ import time
 
 import httpx
 
-from reward_server.settings import Settings
+from reward_server.settings import Place, Settings
 from reward_server.store import Store, golds, outbox, people
 from shared.schema import Scope
 
@@ -62,16 +62,14 @@ def add_webhooks_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Where a server keeps its state; the same for all its processes."""
-    data = os.environ.get("REWARD_DATA", "data")
-    parser.add_argument(
-        "--data", default=data, help="folder of the server's state (or REWARD_DATA)"
-    )
+    about = {name: field.description for name, field in Place.model_fields.items()}
+    data, database = os.environ.get("REWARD_DATA", "data"), os.environ.get("REWARD_DATABASE")
+    parser.add_argument("--data", default=data, help=f"{about['data']} (or REWARD_DATA)")
     parser.add_argument(
         "--database",
-        default=os.environ.get("REWARD_DATABASE"),
+        default=database,
         metavar="URL",
-        help="postgresql+psycopg://USER@HOST/NAME, shared by any number of servers and scorers "
-        "(password: in ~/.pgpass or PGPASSWORD; or REWARD_DATABASE); default: SQLite in --data",
+        help=f"{about['database']} (or REWARD_DATABASE)",
     )
 
 

@@ -23,20 +23,24 @@ Weights = Literal["equal", "reliability"]
 
 
 class CampaignSettings(Wire):
-    """How people are asked. A score request that says ``votes`` and so on itself is obeyed first.
+    """How people are asked, unless a score request says ``votes`` and so on itself."""
 
-    ``instruction``: shown above every picture; None: the page's own words. ``votes``, ``quorum``:
-    see ``ScoreRequest``. ``gold_share``: share of pictures whose answer is known already.
-    ``layout``: one picture at a time, or all of a prompt at once. ``weights``: every vote counts
-    alike, or by how often its annotator is right (``reward_server.domain.reliability``).
-    """
-
-    instruction: Instruction | None = None
-    votes: Votes = 1
-    quorum: Votes | None = None
-    gold_share: GoldShare = 0.1
-    layout: Layout = "single"
-    weights: Weights = "equal"
+    instruction: Instruction | None = Field(
+        default=None, description="shown above every picture; else the page's own words"
+    )
+    votes: Votes = Field(default=1, description="likes and dislikes per picture")
+    quorum: Votes | None = Field(default=None, description="equal votes that are enough")
+    gold_share: GoldShare = Field(
+        default=0.1, description="share of pictures whose answer is known already"
+    )
+    layout: Layout = Field(
+        default="single",
+        description="one picture at a time, or all pictures of a prompt; people may switch",
+    )
+    weights: Weights = Field(
+        default="equal",
+        description="reliability: votes count by how often their annotator is right",
+    )
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> Self:

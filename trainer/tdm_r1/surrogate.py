@@ -96,7 +96,7 @@ class GroupAdvantages:
 def group_advantages(state: TrainState, scored: ScoredBatch) -> GroupAdvantages:
     """Advantages by the configured rules, from the rewards of all processes."""
     groups, processes = state.config.groups, state.processes
-    rewards, names = processes.gather(scored.rewards), processes.gather_names(scored.names)
+    rewards, names = processes.all_gather(scored.rewards), processes.all_gather_names(scored.names)
     everyone = advantages(
         rewards,
         names,
@@ -105,7 +105,7 @@ def group_advantages(state: TrainState, scored: ScoredBatch) -> GroupAdvantages:
         std=groups.advantage_std,
         clip=groups.advantage_clip,
     )
-    own = processes.gather(torch.full((len(scored.rewards),), processes.rank)) == processes.rank
+    own = processes.all_gather(torch.full((len(scored.rewards),), processes.rank)) == processes.rank
     return GroupAdvantages(
         Advantages(everyone.values[own], everyone.valid[own], everyone.live[own]),
         int(everyone.live.sum()),
