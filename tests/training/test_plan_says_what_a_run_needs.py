@@ -32,6 +32,8 @@ RECIPES = [
     ("compute.micro_batch=3",),
     ("compute.micro_batch=4", "fake.updates=2"),
     ("reference.kind=ema", "surrogate.ema=0"),
+    ("recipe=authors", "groups.size=4", "groups.per_step=2", "lora.rank=2", "groups.dead_std=1e-9"),
+    ("generator.phi_cfg=2",),
 ]
 
 

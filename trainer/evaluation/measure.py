@@ -65,6 +65,7 @@ def sampling(config: Config) -> dict[str, Any]:
         "flow_shift": config.rollout.flow_shift,
         "k_steps": config.rollout.k_steps,
         "mode": config.rollout.mode,
+        "solver": config.rollout.solver,
         "guidance": config.generator.teacher_cfg,
         "start": None if start is None else weight_hashes(start),
     }
