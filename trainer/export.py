@@ -1,4 +1,4 @@
-"""Writes the trained generator as a LoRA that a stock diffusers pipeline loads, with its README.
+"""Writes the trained generator as a LoRA for other programs, with its model card (README.md).
 
 The folder needs nothing of this project to be used. Only the averaged generator is exported: the
 other roles are scaffolding of training.
@@ -6,64 +6,101 @@ other roles are scaffolding of training.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from trainer.arithmetic.flow import time_grid
 from trainer.config import Config
 from trainer.errors import ModelError
 from trainer.models.backbones import backbone_class, text_length
-from trainer.models.lora_files import Lora, write_lora
+from trainer.models.backbones.pipeline import absent_parts
+from trainer.models.hub import hub_name
+from trainer.models.lora_files import Lora
+from trainer.models.lora_formats.writing import write_as
 
 README = Template("""\
+---
+library_name: $library
+pipeline_tag: text-to-image
+tags: [lora, text-to-image, tdm-r1]$base
+---
+
 # $title
 
-A LoRA (rank $rank) for the $pipeline in `$model`, trained with TDM-R1 to make
-images in $steps network evaluations, without classifier-free guidance. It needs diffusers and peft:
+A LoRA (rank $rank, alpha $rank: strength 1 wherever it is loaded) for the $pipeline
+in `$model`, trained with TDM-R1 to make images in $steps network evaluations, without
+classifier-free guidance. It was trained on the base in $precision.
+
+$use
+""")
+IN_PYTHON = Template("""\
+It needs diffusers and peft:
 
 ```python
-from diffusers import $pipeline$scheduler_import
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, $pipeline$peft_import
 
-pipe = $pipeline.from_pretrained($model_literal$absent)$scheduler_line
-pipe.load_lora_weights($out_literal)
+device = "cuda" if torch.cuda.is_available() else "cpu"
+pipe = $pipeline.from_pretrained(
+    $model,$revision
+    torch_dtype=$dtype,
+    use_safetensors=True,$absent
+).to(device)
+pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=$shift)
+$load
 call = dict(
     num_inference_steps=$steps,
     sigmas=$sigmas,
     $unguided
     max_sequence_length=$length,$size
 )
-image = pipe($prompt, **call).images[0]
+image = pipe("a photo of three red circles", **call).images[0]
 ```
 
-- `sigmas` must be passed: the scheduler then shifts them to the times the generator was trained at
-  ($times). Left out, it chooses others.
+- The scheduler takes Euler steps of flow matching. `sigmas` must be passed: `shift=$shift` then
+  moves them to the times the generator was trained at ($times).
+  Left out, it chooses others.
 - $off is guidance as it was in training; with another the images are worse.
 - `max_sequence_length=$length` is what the text was padded to in training.
 """)
-# Settings of diffusers' scheduler that move its times further.
-STRETCHES = (
-    "use_dynamic_shifting",
-    "shift_terminal",
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
-    "use_beta_sigmas",
-    "stochastic_sampling",
-)
-SCHEDULER_LINE = """
-pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift={shift})"""
+IN_NODES = Template("""\
+`$file` has the layers' original names (query, key and value in one) and `.alpha` keys.
+
+- **ComfyUI**: put it into `models/loras`; Load LoRA (model only) at strength 1.0, $sampling
+  with shift $shift, KSampler with $steps steps, cfg 1.0, sampler `euler`, scheduler `simple`:
+  the times are then those of training ($times).$forge
+- cfg 1.0 turns guidance off; with guidance the images are worse and cost twice.
+""")
+FORGE = """
+- **Forge, A1111**: put it into `models/Lora`, `<lora:{name}:1>` in the prompt, sampler Euler,
+  schedule type Simple, {steps} steps, CFG scale 1, shift {shift}."""
+SAMPLING = {"sd3": "ModelSamplingSD3", "zimage": "ModelSamplingAuraFlow"}
+LOAD = {
+    "diffusers": "pipe.load_lora_weights({folder!r})",
+    "peft": "pipe.transformer = PeftModel.from_pretrained(pipe.transformer, {folder!r})",
+}
+AUTO_DTYPE = 'torch.bfloat16 if device == "cuda" else torch.float32'
+DTYPES = {"auto": AUTO_DTYPE, "fp32": "torch.float32", "bf16": "torch.bfloat16"}
+PRECISION = {
+    "auto": "bfloat16 on CUDA, else float32",
+    "fp32": "float32",
+    "bf16": "bfloat16",
+}
 
 
-def export(lora: Lora, config: Config, out: Path) -> Path:
-    """Write `pytorch_lora_weights.safetensors` and README.md to the folder `out`; returns it.
+def export(lora: Lora, config: Config, out: Path, kind: str = "diffusers") -> Path:
+    """Write the LoRA and its README.md to the folder `out`; returns it.
+
+    kind: one of `lora_formats.writing.FORMATS`. alpha / rank is folded into B, and
+    alpha = rank is written: who reads no alpha sees the same.
 
     Raises:
-        ModelError: `out` exists and is no folder, or cannot be written.
+        ModelError: `out` exists and is no folder, or cannot be written; a layer has no name in
+            that format.
     """
     try:
-        write_lora(out, lora)
-        (out / "README.md").write_text(readme(lora, config, out), encoding="utf-8")
+        file = write_as(kind, out, lora.parts)
+        (out / "README.md").write_text(readme(lora, config, file, kind), encoding="utf-8")
     except OSError as error:
         raise ModelError(
             f"cannot write the LoRA to {out}: {error}; choose another folder with --out"
@@ -71,51 +108,68 @@ def export(lora: Lora, config: Config, out: Path) -> Path:
     return out
 
 
-def readme(lora: Lora, config: Config, out: Path) -> str:
-    """The README with the exact stock-pipeline call."""
-    k, shift = config.rollout.k_steps, config.rollout.flow_shift
-    side = config.model.resolution
-    backbone = backbone_class(config.model)
-    unguided = [f"{name}={value}" for name, value in backbone.stock_call(config.model).items()]
-    rescheduled = not _steps_like_training(config.model.path, shift)
-    return README.substitute(
-        title=f"{config.run.name}: {k}-step LoRA",
-        rank=lora.spec.rank,
-        pipeline=backbone.pipeline_class,
-        unguided="\n    ".join(f"{argument}," for argument in unguided),
-        off=" and ".join(f"`{argument}`" for argument in unguided),
-        model=config.model.path,
-        model_literal=repr(str(config.model.path)),
-        out_literal=repr(str(out)),
-        steps=k,
-        sigmas=[1 - j / k for j in range(k)],
-        times=", ".join(f"{t:.3g}" for t in time_grid(k, shift)[:-1]),
-        length=text_length(backbone, config.model),
-        absent="".join(f", {name}=None" for name in _absent_parts(config.model.path)),
-        size=f"\n    height={side},\n    width={side}," if side else "",
-        prompt=repr("a photo of three red circles"),
-        scheduler_import=", FlowMatchEulerDiscreteScheduler" if rescheduled else "",
-        scheduler_line=SCHEDULER_LINE.format(shift=shift) if rescheduled else "",
+def readme(lora: Lora, config: Config, file: Path, kind: str) -> str:
+    """The model card, with the exact call (or nodes) that make the trainer's pictures."""
+    name = hub_name(config.model.path)
+    return (
+        README.substitute(
+            library="peft" if kind == "peft" else "diffusers",
+            base=f"\nbase_model: {name.repo}\nbase_model_relation: adapter" if name else "",
+            title=f"{config.run.name}: {config.rollout.k_steps}-step LoRA",
+            rank=lora.spec.rank,
+            pipeline=backbone_class(config.model).pipeline_class,
+            model=config.model.path,
+            steps=config.rollout.k_steps,
+            precision=PRECISION[config.compute.dtype],
+            use=_in_python(config, file, kind) if kind in LOAD else _in_nodes(config, file, kind),
+        ).rstrip()
+        + "\n"
     )
 
 
-def _absent_parts(model: Path) -> list[str]:
+def _in_python(config: Config, file: Path, kind: str) -> str:
+    """The stock call."""
+    k, shift = config.rollout.k_steps, config.rollout.flow_shift
+    model, backbone = config.model, backbone_class(config.model)
+    name, side = hub_name(model.path), model.resolution
+    unguided = [f"{argument}={value}" for argument, value in backbone.stock_call(model).items()]
+    revision = f"\n    revision={name.revision!r}," if name and name.revision else ""
+    return IN_PYTHON.substitute(
+        pipeline=backbone.pipeline_class,
+        peft_import="\nfrom peft import PeftModel" if kind == "peft" else "",
+        model=repr(name.repo if name else str(model.path)),
+        revision=revision,
+        dtype=DTYPES[config.compute.dtype],
+        absent="".join(f"\n    {part}=None," for part in _absent_text(model.path)),
+        shift=shift,
+        load=LOAD[kind].format(folder=str(file.parent)),
+        steps=k,
+        sigmas=[1 - j / k for j in range(k)],
+        times=_times(config),
+        unguided="\n    ".join(f"{argument}," for argument in unguided),
+        off=" and ".join(f"`{argument}`" for argument in unguided),
+        length=text_length(backbone, model),
+        size=f"\n    height={side},\n    width={side}," if side else "",
+    )
+
+
+def _in_nodes(config: Config, file: Path, kind: str) -> str:
+    """What to choose in programs with buttons."""
+    k, shift = config.rollout.k_steps, config.rollout.flow_shift
+    backbone = backbone_class(config.model).name
+    forge = FORGE.format(name=file.stem, steps=k, shift=shift) if kind == "kohya" else ""
+    sampling = SAMPLING.get(backbone, "the model's sampling node")
+    return IN_NODES.substitute(
+        file=file.name, sampling=sampling, shift=shift, steps=k, times=_times(config), forge=forge
+    )
+
+
+def _times(config: Config) -> str:
+    grid = time_grid(config.rollout.k_steps, config.rollout.flow_shift)
+    return ", ".join(f"{t:.3g}" for t in grid[:-1])
+
+
+def _absent_text(model: Path) -> list[str]:
     """Text encoders the folder does without; `from_pretrained` must be told so for each."""
-    index = _read(model / "model_index.json")
     text = ("text_encoder", "tokenizer")
-    return [n for n, src in sorted(index.items()) if n.startswith(text) and src == [None, None]]
-
-
-def _steps_like_training(model: Path, shift: float) -> bool:
-    """Whether the folder's own scheduler takes Euler steps at times shifted by `shift` alone."""
-    own = _read(model / "scheduler" / "scheduler_config.json")
-    euler = own.get("_class_name") == "FlowMatchEulerDiscreteScheduler"
-    plain = not any(own.get(key) for key in STRETCHES)
-    return euler and plain and float(own.get("shift", 1.0)) == shift
-
-
-def _read(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise ModelError(f"{file} is missing: is model.path a diffusers pipeline folder?")
-    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return settings
+    return sorted(part for part in absent_parts(model) if part.startswith(text))

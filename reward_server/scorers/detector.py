@@ -139,9 +139,12 @@ class NeuralDetector:
         self._device = choice.device
         self._least = min(choice.threshold, choice.counting_threshold)
         try:
-            self._model, self._segments = _model(choice.model)
+            name, revision = _named(choice.model)
+            self._model, self._segments = _model(name, revision)
             # The same pixels whether or not torchvision is installed.
-            self._processor = AutoImageProcessor.from_pretrained(choice.model, backend="pil")
+            self._processor = AutoImageProcessor.from_pretrained(
+                name, revision=revision, backend="pil"
+            )
             self._model.to(choice.device).eval()
         except (OSError, ValueError, ImportError, RuntimeError) as error:
             why = str(error).strip().partition("\n")[0]
@@ -224,8 +227,14 @@ class NeuralDetector:
         return DetectedObject(self._names[label], color, (x0, y0, x1, y1), round(score, 4))
 
 
-def _model(name: str) -> tuple[Any, bool]:
-    """The model, and whether it segments."""
+def _named(model: str) -> tuple[str, str]:
+    """A folder, or `owner/name[@revision]` on the hub, as the libraries take it."""
+    name, _, revision = (model, "", "") if Path(model).exists() else model.partition("@")
+    return name, revision or "main"
+
+
+def _model(name: str, revision: str) -> tuple[Any, bool]:
+    """The model, whose weights must be safetensors, and whether it segments."""
     from transformers import (
         MODEL_FOR_OBJECT_DETECTION_MAPPING,
         MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
@@ -234,11 +243,12 @@ def _model(name: str) -> tuple[Any, bool]:
         AutoModelForUniversalSegmentation,
     )
 
-    config = AutoConfig.from_pretrained(name)
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    choice = {"revision": revision, "use_safetensors": True}
     if type(config) in MODEL_FOR_OBJECT_DETECTION_MAPPING:
-        return AutoModelForObjectDetection.from_pretrained(name), False
+        return AutoModelForObjectDetection.from_pretrained(name, **choice), False
     if type(config) in MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING:
-        return AutoModelForUniversalSegmentation.from_pretrained(name), True
+        return AutoModelForUniversalSegmentation.from_pretrained(name, **choice), True
     raise ValueError(f"a {config.model_type!r} model finds no objects")
 
 

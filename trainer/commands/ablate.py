@@ -23,11 +23,12 @@ from trainer.ablation.results import base_of, gather_results, keep, save_base
 from trainer.commands.eval import BASE_ROWS, evaluation_id, stored_rows
 from trainer.errors import TrainerError
 from trainer.evaluation.evaluate import EvaluationSettings
-from trainer.evaluation.measure import Plan, measure
+from trainer.evaluation.measure import Plan, evaluation_folder, measure
 from trainer.evaluation.prompts import TEXT
 from trainer.evaluation.results import TRAINED, Evaluation, save, weight_hashes
 from trainer.launch.server import Child, LocalServer
 from trainer.loop import train
+from trainer.models.hub import model_folder
 from trainer.run.folder import EVALUATION, save_shots, trained_lora
 from trainer.run.interrupt import terminated_like_ctrl_c
 from trainer.run.state import connect
@@ -161,7 +162,7 @@ def _server(args: argparse.Namespace, ablation: Ablation) -> Iterator[str]:
 def _require_same_weights(ablation: Ablation) -> None:
     """Cells of other weights are no part of the matrix; raises AblationError."""
     base, model = base_of(ablation), ablation.cells[0].config().model.path
-    if base is not None and base.weights != weight_hashes(model):
+    if base is not None and base.weights != weight_hashes(model_folder(model)):
         raise AblationError(
             f"{ablation.kept or ablation.home} holds cells of other weights than {model}; move it "
             "away to begin the matrix anew, or restore the weights"
@@ -191,7 +192,7 @@ def _published(plan: Plan) -> Evaluation | None:
     Raises:
         EvaluationError: it belongs to other weights or prompts.
     """
-    if not (plan.config.model.path / EVALUATION).is_file():
+    if not (evaluation_folder(plan.config) / EVALUATION).is_file():
         return None
     stored, settings = stored_rows(plan), plan.settings
     wanted = dict.fromkeys(stored.prompt_counts, settings.images_per_tag) | {TEXT: settings.signs}

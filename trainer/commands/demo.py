@@ -26,7 +26,7 @@ from trainer.commands.eval import (
 from trainer.commands.report import present
 from trainer.config import Config, load_config, with_overrides
 from trainer.evaluation.evaluate import EvaluationSettings
-from trainer.evaluation.measure import Plan
+from trainer.evaluation.measure import Plan, evaluation_folder
 from trainer.evaluation.results import save, table
 from trainer.launch.server import LocalServer
 from trainer.launch.together import process_count, train_together
@@ -182,7 +182,8 @@ def _measure_model(args: argparse.Namespace, console: Console) -> int:
     ):
         plan = Plan(config, BASE_ROWS, embedded_prompts(), settings, judge=verdict)
         result = measure_run(plan, None, client, console)
-    save(result, config.model.path / EVALUATION)
+    file = evaluation_folder(config) / EVALUATION
+    save(result, file)
     console.print(terminal_table(table(result), result))
-    console.print(f"results: {config.model.path / EVALUATION}", markup=False, highlight=False)
+    console.print(f"results: {file}", markup=False, highlight=False)
     return 0

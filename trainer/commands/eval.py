@@ -10,7 +10,7 @@ from rich.console import Console
 from shared.client import RewardClient
 from trainer.config import Config, load_config, with_overrides
 from trainer.evaluation.evaluate import EvaluationSettings
-from trainer.evaluation.measure import Plan, measure, sampling
+from trainer.evaluation.measure import Plan, evaluation_folder, measure, sampling
 from trainer.evaluation.prompts import fingerprint, read_prompts
 from trainer.evaluation.results import (
     START,
@@ -25,6 +25,7 @@ from trainer.evaluation.results import (
     save,
 )
 from trainer.evaluation.results import table as estimates
+from trainer.models.hub import model_folder
 from trainer.report.tables import terminal_table
 from trainer.run.folder import EVALUATION, read_config, save_shots, surrogate_lora, trained_lora
 from trainer.run.state import START_BUDGET_S, connect, read_run_id
@@ -95,7 +96,7 @@ def main(args: argparse.Namespace) -> int:
     )
     with connect(args.server, config, args.budget) as client:
         result = measure_run(plan, args.run, client, console)
-    out = args.out or (args.run or config.model.path) / EVALUATION
+    out = args.out or (args.run or evaluation_folder(config)) / EVALUATION
     save(result, out)
     console.print(terminal_table(estimates(result), result))
     console.print(f"results: {out}", markup=False, highlight=False, soft_wrap=True)
@@ -140,9 +141,9 @@ def measure_run(plan: Plan, run: Path | None, client: RewardClient, console: Con
 
 def stored_rows(plan: Plan) -> Evaluation:
     """The model folder's eval.json, found comparable before anything is measured."""
-    file = plan.config.model.path / EVALUATION
+    file = evaluation_folder(plan.config) / EVALUATION
     stored = load(file)
-    require_weights(stored, plan.config.model.path, file)
+    require_weights(stored, model_folder(plan.config.model.path), file)
     require_sampling(stored, sampling(plan.config), file)
     coming = {"seed": plan.settings.seed, "prompts_sha256": fingerprint(plan.prompts), "rows": {}}
     return stored.joined(stored.model_copy(update=coming))

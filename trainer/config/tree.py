@@ -55,10 +55,13 @@ class RunConfig(Section):
 class ModelConfig(Section):
     """The frozen base and the LoRAs that training starts from."""
 
+    # path and LoRAs: a folder, a LoRA's file, or owner/name[:file][@revision] on the hub
     path: Path = Path("trainer/tiny/weights")
     backbone: str | None = None  # of trainer.models.backbones; None: the folder says which
     student_lora: Path | None = None  # the few-step start; None: the generator starts as teacher
+    student_alpha: Positive | None = None  # of a student_lora that does not state its own
     fake_lora: Path | None = None  # its fake score; None: the fake score starts as the student
+    fake_alpha: Positive | None = None  # of a fake_lora that does not state its own
     max_sequence_length: Count | None = None  # tokens of a prompt; None: as the stock pipeline
     embedded_guidance: Positive = 1.0  # what FLUX.1-dev is told; its few-step LoRAs want 3.5
     resolution: Count | None = None  # pixels; None: what the model was made for

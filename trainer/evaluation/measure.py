@@ -31,8 +31,10 @@ from trainer.evaluation.prompts import Prompts, images
 from trainer.evaluation.results import START, SURROGATE, TEACHER, TRAINED, Evaluation, weight_hashes
 from trainer.evaluation.shots import Shot
 from trainer.models.backbones import backbone_class, load_backbone, text_length
+from trainer.models.hub import hub_name, lora_path, model_folder
 from trainer.models.lora_files import Lora, read_lora
 from trainer.models.networks import Networks, Source
+from trainer.models.starts import read_student
 
 STUDENT = "student"  # the few-step start's LoRA inside a model folder
 
@@ -52,7 +54,7 @@ class Plan:
 
 def student_lora(config: Config) -> Path | None:
     """The few-step start: as configured, else the folder's own, else none (the bare base)."""
-    own = config.model.path / STUDENT
+    own = model_folder(config.model.path) / STUDENT
     return config.model.student_lora or (own if own.is_dir() else None)
 
 
@@ -67,8 +69,21 @@ def sampling(config: Config) -> dict[str, Any]:
         "mode": config.rollout.mode,
         "solver": config.rollout.solver,
         "guidance": config.generator.teacher_cfg,
-        "start": None if start is None else weight_hashes(start),
+        "start": None if start is None else _start_hashes(config, start),
     }
+
+
+def _start_hashes(config: Config, start: Path) -> dict[str, str]:
+    """The start's files, and the alpha it was given where they do not say it."""
+    alpha = config.model.student_alpha
+    return weight_hashes(lora_path(start)) | ({} if alpha is None else {"alpha": f"{alpha:g}"})
+
+
+def evaluation_folder(config: Config) -> Path:
+    """Where a model's own eval.json lies: in its folder, for one of the hub beside the runs."""
+    if hub_name(config.model.path) is None:
+        return config.model.path
+    return config.run.folder / "models" / config.model.path.as_posix().replace("/", "--")
 
 
 def measure(plan: Plan, client: RewardClient, console: Console) -> tuple[Evaluation, list[Shot]]:
@@ -85,7 +100,7 @@ def measure(plan: Plan, client: RewardClient, console: Console) -> tuple[Evaluat
             plan.prompts,
             client,
             settings,
-            weight_hashes(plan.config.model.path),
+            weight_hashes(model_folder(plan.config.model.path)),
             gallery,
             lambda count: bar.update(task, advance=count),
             plan.judge,
@@ -105,7 +120,8 @@ def load_roles(plan: Plan) -> Networks:
     )
     start = student_lora(config)
     if start is not None:
-        networks.add_lora("generator", read_lora(start))
+        named = config.model.student_lora is not None
+        networks.add_lora("generator", read_student(config) if named else read_lora(start))
     if plan.trained is not None:
         networks.add_lora("generator_ema", plan.trained)
     if plan.surrogate is not None:

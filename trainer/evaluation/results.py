@@ -115,7 +115,9 @@ def _brief(value: Any) -> str:
 
 
 def weight_hashes(folder: Path) -> dict[str, str]:
-    """sha256 of every safetensors file below a model folder, by relative path."""
+    """sha256 of every safetensors file below a folder, by relative path; of a single file."""
+    if folder.is_file():
+        return {folder.name: _sha256(folder)}
     files = sorted(folder.rglob("*.safetensors"))
     return {f.relative_to(folder).as_posix(): _sha256(f) for f in files}
 

@@ -27,8 +27,9 @@ from trainer.arithmetic.shapes import Latents, PerSample
 from trainer.config import Config
 from trainer.errors import ModelError
 from trainer.models.backbones import Backbone, Conditioning
-from trainer.models.lora_files import Lora, LoraSpec, read_lora
+from trainer.models.lora_files import Lora, LoraSpec
 from trainer.models.rollout import Velocity
+from trainer.models.starts import read_fake, read_student
 
 Role = Literal[
     "generator",
@@ -301,14 +302,14 @@ def build_networks(backbone: Backbone, config: Config) -> Networks:
     fresh = LoraSpec(config.lora.rank, config.lora.scale_alpha, targets)
     model, seed = config.model, config.run.seed
     if model.student_lora is not None:
-        networks.add_lora("generator", read_lora(model.student_lora))
+        networks.add_lora("generator", read_student(config))
     else:
         networks.add("generator", fresh, seed)
     networks.add_copy("generator_ema", "generator")
     if config.fake.start == "teacher":
         networks.add("fake", fresh, seed)
     elif model.fake_lora is not None:
-        networks.add_lora("fake", read_lora(model.fake_lora))
+        networks.add_lora("fake", read_fake(config))
     else:
         networks.add_copy("fake", "generator")
     if config.method == "direct_rl":

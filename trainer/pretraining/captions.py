@@ -49,7 +49,9 @@ class TextEncoders(nn.Module):
     def load(self, pipeline: Path) -> None:
         """Take over the encoders of a pipeline folder."""
         for encoder, name in ((self.first, "text_encoder"), (self.second, "text_encoder_2")):
-            known = CLIPTextModelWithProjection.from_pretrained(str(pipeline), subfolder=name)
+            known = CLIPTextModelWithProjection.from_pretrained(
+                str(pipeline), subfolder=name, use_safetensors=True
+            )
             encoder.load_state_dict(known.float().state_dict())
 
 

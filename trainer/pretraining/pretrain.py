@@ -165,7 +165,9 @@ def train_captions(config: PretrainConfig, work: Path) -> None:
 def train_teacher(config: PretrainConfig, device: torch.device, work: Path, out: Path) -> None:
     """Stage 3; writes the pipeline folder `out`."""
     c = config.teacher
-    vae = AutoencoderKL.from_pretrained(str(c.init or work), subfolder="vae").float()
+    vae = AutoencoderKL.from_pretrained(
+        str(c.init or work), subfolder="vae", use_safetensors=True
+    ).float()
     vae = vae.to(device).eval()
     encoders = _encoders(config)
     if c.init is not None:
@@ -179,7 +181,9 @@ def train_teacher(config: PretrainConfig, device: torch.device, work: Path, out:
     arch = Architecture(width=c.width, layers=c.layers, patch=c.patch)
     transformer = build_transformer(arch, vae, encoders.width).to(device)
     if c.init is not None:
-        known = SD3Transformer2DModel.from_pretrained(str(c.init), subfolder="transformer")
+        known = SD3Transformer2DModel.from_pretrained(
+            str(c.init), subfolder="transformer", use_safetensors=True
+        )
         transformer.load_state_dict(known.float().state_dict())
 
     def loss() -> torch.Tensor:

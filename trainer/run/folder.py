@@ -54,7 +54,7 @@ def trained_lora(run: Path, *, last: bool = False) -> Lora:
     """
     for name in (LAST,) if last else (BEST, LAST):
         if (run / name).is_dir():
-            return read_lora(run / name)
+            return read_lora(run / name, own=True)
     raise RunFolderError(
         f"{run} holds no trained generator yet; train on with: "
         f"python -m trainer train --config ... --resume"
@@ -73,7 +73,7 @@ def surrogate_lora(run: Path) -> Lora:
             f"{run} holds no surrogate (method = {method!r}); leave out --surrogate, or train "
             "with a method that has one until its first checkpoint"
         )
-    return read_lora(run / PHI)
+    return read_lora(run / PHI, own=True)
 
 
 def save_shots(run: Path, shots: Sequence[Shot]) -> None:

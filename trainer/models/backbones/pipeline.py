@@ -22,6 +22,7 @@ from trainer.config import ComputeConfig, ModelConfig
 from trainer.errors import ModelError
 from trainer.models.backbones.base import Conditioning, Guidance, torch_device, torch_dtype
 from trainer.models.backbones.guidance import ClassifierFree
+from trainer.models.hub import model_folder
 
 DIFFUSERS: Any = diffusers  # neither library carries usable types
 TRANSFORMERS: Any = transformers
@@ -171,8 +172,8 @@ def text_length(backbone: type[PipelineBackbone], model: ModelConfig) -> int:
 def load_pipeline(
     backbone: type[PipelineBackbone], model: ModelConfig, compute: ComputeConfig
 ) -> PipelineBackbone:
-    """Loads `model.path`; every part comes from the folder, nothing from a hub."""
-    path = Path(model.path)
+    """Loads `model.path`; every part comes as safetensors, torch's pickles are not opened."""
+    path = model_folder(model.path)
     device, dtype = torch_device(compute), torch_dtype(compute)
     # A T5-XXL in fp32 takes 19 GB; on a CPU the text encoders are small and run once per prompt.
     other = torch.float32 if device.type == "cpu" else dtype
@@ -183,6 +184,7 @@ def load_pipeline(
             str(path),
             **absent_parts(path),
             local_files_only=True,
+            use_safetensors=True,
             dtype={"transformer": dtype, "default": other},
         )
     except (OSError, ValueError) as error:
@@ -205,7 +207,7 @@ def absent_parts(path: Path) -> dict[str, None]:
 
 
 def _index(path: Path) -> dict[str, Any]:
-    file = path / "model_index.json"
+    file = model_folder(path) / "model_index.json"
     if not file.is_file():
         raise ModelError(
             f"{path} holds no model_index.json, so it is no diffusers pipeline folder; "

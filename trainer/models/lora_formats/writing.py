@@ -1,0 +1,129 @@
+"""LoRA files for other programs. All are written with alpha = rank, the scale folded into B: who
+reads no alpha then has the same pictures as who does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainer.errors import ModelError
+from trainer.models.lora_formats.adapter import Part, Parts, folded, fused
+from trainer.models.lora_formats.naming import NAMINGS, place_of
+from trainer.models.lora_formats.stated import HEADER_KEY, HEADER_PREFIX
+
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+PEFT_FILE = "adapter_model.safetensors"
+
+Write = Callable[[Path, Parts], Path]
+
+
+def write_diffusers(folder: Path, parts: Parts) -> Path:
+    """`pipe.load_lora_weights(folder)`; keys `transformer.<module>.lora_A.weight`."""
+    rank, alpha = _shape(parts)
+    config = {"r": rank, "lora_alpha": alpha, "target_modules": sorted(parts)}
+    header = {HEADER_KEY: json.dumps({HEADER_PREFIX + k: v for k, v in config.items()})}
+    tensors = {f"{HEADER_PREFIX}{k}": t for k, t in named(parts).items()}
+    return _save(tensors, folder / DIFFUSERS_FILE, header)
+
+
+def write_peft(folder: Path, parts: Parts) -> Path:
+    """`PeftModel.from_pretrained(pipe.transformer, folder)`."""
+    rank, alpha = _shape(parts)
+    # PEFT writes fractions as well, though its type says int.
+    config = PeftLoraConfig(r=rank, lora_alpha=alpha, target_modules=sorted(parts))
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    tensors = {f"base_model.model.{k}": t for k, t in named(parts).items()}
+    return _save(tensors, folder / PEFT_FILE)
+
+
+def write_comfyui(folder: Path, parts: Parts) -> Path:
+    """ComfyUI's LoraLoader; keys `diffusion_model.<original layer>.lora_down.weight`, `.alpha`."""
+    layers = _original(parts)
+    tensors = _with_alphas({f"diffusion_model.{k}": part for k, part in layers.items()})
+    return _save(tensors, folder / "lora_comfyui.safetensors")
+
+
+def write_kohya(folder: Path, parts: Parts) -> Path:
+    """Forge, A1111, sd-scripts and ComfyUI; `lora_unet_<layer>.lora_down.weight`, `.alpha`."""
+    layers = _original(parts)
+    tensors = _with_alphas({f"lora_unet_{k.replace('.', '_')}": p for k, p in layers.items()})
+    header = {"ss_network_module": "networks.lora", "ss_network_dim": str(_shape(parts)[0])}
+    header["ss_network_alpha"] = str(_shape(parts)[1])
+    return _save(tensors, folder / "lora_kohya.safetensors", header)
+
+
+FORMATS: dict[str, Write] = {
+    "diffusers": write_diffusers,
+    "peft": write_peft,
+    "comfyui": write_comfyui,
+    "kohya": write_kohya,
+}
+
+
+def write_as(kind: str, folder: Path, parts: Parts) -> Path:
+    """Writes a LoRA of one rank in one of `FORMATS`, the scale folded into B; returns the file.
+
+    Raises:
+        ModelError: a module has no name in that format.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return FORMATS[kind](folder, folded(parts))
+
+
+def named(parts: Mapping[str, Part]) -> dict[str, Tensor]:
+    """`<module>.lora_A.weight` and `.lora_B.weight` of each."""
+    return {
+        f"{name}.lora_{letter}.weight": tensor
+        for name, part in parts.items()
+        for letter, tensor in (("A", part.down), ("B", part.up))
+    }
+
+
+def _shape(parts: Parts) -> tuple[int, float]:
+    """Rank and alpha, which are the same in all."""
+    part = next(iter(parts.values()))
+    return part.rank, part.rank * part.scale
+
+
+def _original(parts: Parts) -> Parts:
+    """The layers of the original files; one that was adapted in part is filled with zeros."""
+    layers: dict[str, list[Part | None]] = {}
+    for module, part in parts.items():
+        place = place_of(module)
+        if place is None:
+            raise ModelError(
+                f"{module} has no name in the original files of {', '.join(NAMINGS)}; export with "
+                "--format diffusers or peft, or train without this layer (lora.targets)"
+            )
+        layers.setdefault(place.name, [None] * place.of)[place.part] = part
+    return {name: _joined(shares) for name, shares in layers.items()}
+
+
+def _joined(shares: list[Part | None]) -> Part:
+    present = next(share for share in shares if share is not None)
+    if len(shares) == 1:
+        return present
+    nothing = Part(torch.zeros_like(present.down), torch.zeros_like(present.up), present.alpha)
+    return fused(tuple(nothing if share is None else share for share in shares))
+
+
+def _with_alphas(layers: Parts) -> dict[str, Tensor]:
+    tensors = {}
+    for name, part in layers.items():
+        tensors[f"{name}.lora_down.weight"] = part.down
+        tensors[f"{name}.lora_up.weight"] = part.up
+        tensors[f"{name}.alpha"] = torch.tensor(part.rank * part.scale)
+    return tensors
+
+
+def _save(tensors: Mapping[str, Tensor], file: Path, header: Mapping[str, str] = {}) -> Path:
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(ready, file, {"format": "pt", **header})
+    return file
