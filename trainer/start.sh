@@ -14,15 +14,11 @@ if [ "$reward" != mixed ] && [ -z "${TRAINER_CONFIG:-}" ]; then
     set -- "$@" --set run.time_budget_minutes=1e6
 fi
 if [ -n "${MODEL:-}" ]; then
-    # A folder as it is; anything else is the id of a model on the hub, or in its mounted cache.
-    [ -d "$MODEL" ] || MODEL=$(python -c \
-        "import huggingface_hub, sys; print(huggingface_hub.snapshot_download(sys.argv[1], \
-allow_patterns=['model_index.json', 'scheduler/*', 'text_encoder*/*', 'tokenizer*/*', \
-'transformer/*', 'vae/*'], ignore_patterns=['text_encoders/*']))" "$MODEL")
     set -- "$@" --model "$MODEL"
 fi
 if [ -n "${STUDENT_LORA:-}" ]; then
     set -- "$@" --set "model.student_lora=$STUDENT_LORA"
+    [ -z "${STUDENT_ALPHA:-}" ] || set -- "$@" --set "model.student_alpha=$STUDENT_ALPHA"
 fi
 if [ "${GPU_COUNT:-1}" = 1 ]; then
     launch=python

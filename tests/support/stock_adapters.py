@@ -23,13 +23,15 @@ from trainer.config.tree import RolloutConfig
 from trainer.evaluation.policies import few_step
 from trainer.models.backbones import load_backbone
 from trainer.models.backbones.pipeline import PipelineBackbone
-from trainer.models.lora_files import Lora
+from trainer.models.lora_files import Lora, LoraSpec
+from trainer.models.lora_formats.nameless import parameter_order
 from trainer.models.networks import Networks
 
 UNTYPED: Any = diffusers
 STEPS, SHIFT = 2, 3.0
 PROMPTS = ["two red circles", "a sign"]
 ADAPTER = "default"
+RANK, ALPHA = 4, 6.0  # a scale that is no power of two
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,18 @@ def build_stock(name: str, folder: Path) -> Stock:
     backbone = load_backbone(model, ComputeConfig())
     assert isinstance(backbone, PipelineBackbone)
     return Stock(folder, model, backbone, side)
+
+
+def drawn(stock: Stock, targets: tuple[str, ...] | None = None) -> Lora:
+    """A LoRA of random weights, for the family's attention or other layers."""
+    torch.manual_seed(4)
+    shapes = parameter_order(stock.folder, targets or stock.targets)
+    tensors = {
+        name: 0.2 * torch.randn((RANK, shape[1]) if ".lora_A." in name else (shape[0], RANK))
+        for name, shape in shapes.items()
+    }
+    modules = sorted({name.partition(".lora_")[0] for name in tensors})
+    return Lora(LoraSpec(RANK, ALPHA, tuple(modules)), tensors)
 
 
 def wrapped(pipeline: Any, config: LoraConfig) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 from collections.abc import Callable
@@ -15,21 +16,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.support.stock_adapters import (
+    ALPHA,
+    RANK,
     Stock,
     build_stock,
+    drawn,
     save_by_diffusers,
     save_by_peft,
     save_nameless,
     wrapped,
 )
 from trainer.cli import main
+from trainer.config import load_config
 from trainer.errors import ModelError
-from trainer.models.lora_files import Lora, LoraSpec, read_lora
+from trainer.models.lora_files import Lora, read_lora
 from trainer.models.lora_formats.nameless import parameter_order
 from trainer.models.lora_formats.writing import DIFFUSERS_FILE, PEFT_FILE
+from trainer.models.networks import build_networks
 
 Save = Callable[[Path, Any, Any], Path]
-RANK, ALPHA = 4, 8.0
 
 
 @pytest.fixture(scope="module", params=["sd3", "zimage"])
@@ -58,18 +63,6 @@ def same(stock: Stock, lora: Lora, pictures: Tensor) -> None:
     torch.testing.assert_close(stock.ours(lora), pictures, atol=5e-5, rtol=0)
     plain = stock.theirs(stock.pipeline())
     assert float((plain - pictures).abs().max()) > 1e-3, "the LoRA changes nothing"
-
-
-def drawn(stock: Stock) -> Lora:
-    """A LoRA of random weights for the family's attention."""
-    torch.manual_seed(3)
-    shapes = parameter_order(stock.folder, stock.targets)
-    tensors = {
-        name: torch.randn(*((RANK, shape[1]) if ".lora_A." in name else (shape[0], RANK)))
-        for name, shape in shapes.items()
-    }
-    modules = sorted({name.partition(".lora_")[0] for name in tensors})
-    return Lora(LoraSpec(RANK, ALPHA, tuple(modules)), tensors)
 
 
 @pytest.mark.parametrize("save", [save_by_diffusers, save_by_peft])
@@ -281,7 +274,7 @@ def test_configurations_that_do_not_fit_are_refused(
 ) -> None:
     tensors = {k.replace("transformer.", "base_model.model.", 1): t for k, t in plain.items()}
     save_file(tensors, tmp_path / PEFT_FILE)
-    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8} | changed
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 6} | changed
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=message):
         read_lora(tmp_path)
@@ -295,8 +288,25 @@ def test_the_command_writes_a_folder_to_start_from(
     words = ["import-lora", str(file), "--out", str(out), "--model", str(sd3.folder)]
     assert main(words) == 2
     assert "--alpha" in capsys.readouterr().err
-    assert main([*words, "--alpha", "8"]) == 0
-    assert "rank 4, alpha 8" in capsys.readouterr().out
+    assert main([*words, "--alpha", "6"]) == 0
+    assert "rank 4, alpha 6" in capsys.readouterr().out
     same(sd3, read_lora(out), pictures)
-    assert main([*words, "--alpha", "8", "--targets", "attn.to_q"]) == 2
+    assert main([*words, "--alpha", "6", "--targets", "attn.to_q"]) == 2
     assert "targets on this model have 4" in capsys.readouterr().err
+
+
+def test_training_starts_from_it(sd3: Stock, tmp_path: Path) -> None:
+    file, pictures = written(sd3, save_nameless, tmp_path / "lora")
+    words = [f"model.path={sd3.folder}", f"model.student_lora={file}", f"model.fake_lora={file}"]
+    backbone = copy.copy(sd3.backbone)
+    with pytest.raises(ModelError, match=r"set model\.student_alpha"):
+        build_networks(backbone, load_config(None, words))
+    words.append("model.student_alpha=6")
+    with pytest.raises(ModelError, match=r"set model\.fake_alpha"):
+        backbone.network = copy.deepcopy(sd3.backbone.network)
+        build_networks(backbone, load_config(None, words))
+    backbone.network = copy.deepcopy(sd3.backbone.network)
+    networks = build_networks(backbone, load_config(None, [*words, "model.fake_alpha=6"]))
+    same(sd3, networks.lora("generator_ema"), pictures)
+    assert networks.fingerprint("fake") == networks.fingerprint("generator")
+    assert networks.specs["surrogate"].rank == 32

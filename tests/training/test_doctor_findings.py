@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from huggingface_hub import constants
 
 from shared.client import RewardClient
 from tests.support.evaluation_setup import FunctionAsServer
@@ -163,15 +164,25 @@ def said(config: Config, known: dict[str, str] | None = None) -> dict[str, Findi
     return {finding.what: finding for finding in config_findings(config, known, has_only_shapes)}
 
 
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a hub on this machine."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("empty_cache")
 def test_what_a_configuration_lacks_is_named(tmp_path: Path) -> None:
     shapes = {"counting": "counting/shapes@1", "ocr": "ocr/1"}
     tiny = load_config("trainer/configs/tiny.toml")
     assert {f.status for f in config_findings(tiny, shapes, has_only_shapes)} == {"ok"}
     assert "no reward 'ocr'" in said(tiny, {"counting": "counting/shapes@1"})["rewards"].text
     photos = load_config("trainer/configs/sd35-medium.toml")
+    absent = with_overrides(photos, [f"model.path={tmp_path}", "model.student_lora=/no/where"])
+    assert said(absent)["student_lora"].status == "fail"
     found = said(photos, shapes)
     assert found["prompts"].text.startswith("1940 to train on")
-    assert found["student_lora"].status == "fail"
+    assert found["student_lora"].status == "warn"
+    assert "must be downloaded first" in found["student_lora"].text
     assert "'a photo of" in found["counting"].text and "docs/rewards.md" in found["counting"].remedy
     assert "counting" not in said(photos, {"counting": "counting/PekingU/rtdetr_r50vd"})
     assert said(load_config(None))["student"].status == "warn"
@@ -180,13 +191,18 @@ def test_what_a_configuration_lacks_is_named(tmp_path: Path) -> None:
     assert "absent.jsonl" in said(absent)["prompts"].text
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_the_command_examines_the_configuration_it_is_given(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
-    assert main(["doctor", "--config", "trainer/configs/sd35-medium.toml", "--server", nobody]) == 1
+    words = ["doctor", "--config", "trainer/configs/sd35-medium.toml", "--server", nobody]
+    assert main(words) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "hf download stabilityai/stable-diffusion-3.5-medium" in out
+    assert main([*words, "--model", "no/such/folder"]) == 1
     out = capsys.readouterr().out
-    assert "models/stable-diffusion-3.5-medium is no pipeline folder" in " ".join(out.split())
+    assert "no/such/folder is no pipeline folder" in " ".join(out.split())
     assert "1940 to train on" in out
 
 

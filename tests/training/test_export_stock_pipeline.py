@@ -88,15 +88,6 @@ def _without_lora(networks: Networks, config: Config, noise: torch.Tensor) -> np
     return base.sample(noise, PROMPTS).permute(0, 2, 3, 1).numpy()
 
 
-def test_the_readme_asks_for_another_scheduler_only_when_the_shift_differs(tmp_path: Path) -> None:
-    model = build_sd3_folder(tmp_path / "model")
-    lora = _networks(model, alpha=4.0).lora("generator_ema")
-    for shift, expected in ((2.0, False), (3.0, True)):
-        config = Config.model_validate({"model": {"path": model}, "rollout": {"flow_shift": shift}})
-        text = (export(lora, config, tmp_path / f"{shift}") / "README.md").read_text()
-        assert ("FlowMatchEulerDiscreteScheduler" in text) is expected
-
-
 def test_a_folder_that_cannot_be_written_is_a_designed_error(tmp_path: Path) -> None:
     model = build_sd3_folder(tmp_path / "model")
     lora = _networks(model, alpha=4.0).lora("generator_ema")

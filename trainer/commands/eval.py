@@ -39,7 +39,9 @@ RUN_ID = "evaluation"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to measure, how much of it, and where the scores come from."""
     defaults = Config()
-    parser.add_argument("--model", type=Path, metavar="DIR", help="writes DIR/eval.json")
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="a folder, or owner/name[@revision]"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="how; with --run: as the run")
     parser.add_argument("--run", type=Path, metavar="RUN", help="a run's generator as well")
     parser.add_argument("--all-rows", action="store_true", help="with --run: every row again")

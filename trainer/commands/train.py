@@ -15,7 +15,9 @@ from trainer.tiny.judge import verdict
 def add_config_arguments(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
     """Options that every command with a configuration takes."""
     parser.add_argument("--config", type=Path, default=default, metavar="FILE", help="TOML")
-    parser.add_argument("--model", type=Path, metavar="DIR", help="any folder in SD3 layout")
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="a folder, or owner/name[@revision]"
+    )
     parser.add_argument("--server", metavar="URL", help="the reward server")
     parser.add_argument("--name", help="name of the run, and of its folder")
     parser.add_argument(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 
 from trainer.config import Config, PromptSet
 from trainer.doctor.surroundings import Finding
 from trainer.errors import TrainerError
 from trainer.evaluation.prompts import COUNTING
-from trainer.models.lora_files import read_lora
+from trainer.models.hub import is_here
+from trainer.models.starts import read_fake, read_student
 from trainer.rewards.groups import Prompt
 from trainer.rewards.prompts import read_prompt_set
 
@@ -48,16 +50,21 @@ def _loras(config: Config) -> Iterator[Finding]:
         text = f"none: the generator starts as the teacher, in {config.rollout.k_steps} steps"
         remedy = "name the LoRA that makes it a few-step model: --set model.student_lora=FOLDER"
         yield Finding("warn", "student", text, remedy)
-    for name in ("student_lora", "fake_lora"):
-        path = getattr(config.model, name)
+    for name, read in (("student_lora", read_student), ("fake_lora", read_fake)):
+        path: Path | None = getattr(config.model, name)
         if path is None:
             continue
+        if absent := [str(one) for one in (path, config.model.path) if not is_here(one)]:
+            text = f"not looked at: {' and '.join(absent)} must be downloaded first"
+            yield Finding("warn", name, text, "training does so")
+            continue
         try:
-            lora = read_lora(path)
+            lora = read(config)
         except TrainerError as error:
             yield Finding("fail", name, str(error), f"--set model.{name}=FOLDER")
         else:
-            yield Finding("ok", name, f"{path}, rank {lora.spec.rank}")
+            text = f"{path}, rank {lora.spec.rank}, alpha {lora.spec.alpha:g}"
+            yield Finding("ok", name, text)
 
 
 def _unknown(sets: tuple[PromptSet, ...], known: Mapping[str, str]) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from shared.client import RewardClient, RewardError, ServerUnreachable, Unauthor
 from trainer.errors import TrainerError
 from trainer.evaluation.results import load, require_weights
 from trainer.launch.server import why_taken
+from trainer.models.hub import HubName, hub_name, is_here
 
 Status = Literal["ok", "warn", "fail"]
 Versions = Callable[[str], str]
@@ -131,8 +132,18 @@ def device_finding() -> Finding:
     return Finding("ok", "device", text)
 
 
+def _on_hub(model: Path, name: HubName) -> Finding:
+    """A model of the hub: whether it was downloaded."""
+    if not is_here(model):
+        remedy = f"training downloads it, or: {name.command}"
+        return Finding("warn", "weights", f"{model} is not in the hub's cache yet", remedy)
+    return Finding("ok", "weights", f"{model}, in the hub's cache")
+
+
 def weights_finding(model: Path) -> Finding:
     """Whether the model is there and is the one its stored evaluation was made with."""
+    if (name := hub_name(model)) is not None:
+        return _on_hub(model, name)
     if not (model / "model_index.json").is_file():
         remedy = "restore the folder, or make it with: python -m trainer pretrain"
         return Finding("fail", "weights", f"{model} is no pipeline folder", remedy)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import httpx
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is its client's
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
 )
@@ -29,14 +29,18 @@ FORM = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
     r"(?::(?P<file>[^@:]+))?(?:@(?P<revision>[\w./-]+))?"
 )
-# A pipeline's parts lie in folders; what lies beside them is the model once more in other layouts.
-PIPELINE_FILES = (
-    "model_index.json",
-    *(f"*/*.{ending}" for ending in ("json", "safetensors", "txt", "model", "jinja")),
+# What lies beside or in other folders is the model once more, in the layouts of other programs.
+PARTS = (
+    "scheduler",
+    *(f"{part}{n}" for part in ("text_encoder", "tokenizer") for n in ("", "_2", "_3")),
+    "transformer",
+    "vae",
 )
+ENDINGS = ("json", "safetensors", "txt", "model", "jinja")
+PIPELINE_FILES = ("model_index.json", *(f"{part}/*.{end}" for part in PARTS for end in ENDINGS))
 OTHER_PRECISIONS = ("*.fp16.safetensors", "*.fp16-*.safetensors", "*.bf16.safetensors")
 CONFIG_FILE = "adapter_config.json"
-LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", CONFIG_FILE)
+LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ def hub_name(path: Path) -> HubName | None:
     return HubName(match["repo"], match["file"], match["revision"])
 
 
-def model_folder(path: Path, *, look_only: bool = False) -> Path:
-    """The folder of a pipeline on this machine; look_only: without downloading anything.
+def model_folder(path: Path) -> Path:
+    """The folder of a pipeline on this machine, downloaded if need be.
 
     Raises:
         ModelError: the hub does not have it, or cannot be reached.
@@ -76,11 +80,11 @@ def model_folder(path: Path, *, look_only: bool = False) -> Path:
         raise ModelError(
             f"{path} names a file, and a model is a folder of parts; leave out ':{name.file}'"
         )
-    return _fetched(path, name, PIPELINE_FILES, "model_index.json", look_only=look_only)
+    return _fetched(path, name, PIPELINE_FILES, ("model_index.json",))
 
 
-def lora_path(path: Path, *, look_only: bool = False) -> Path:
-    """The folder or file of a LoRA on this machine; look_only: without downloading anything.
+def lora_path(path: Path) -> Path:
+    """The folder or file of a LoRA on this machine, downloaded if need be.
 
     Raises:
         ModelError: the hub does not have it, or cannot be reached.
@@ -89,17 +93,35 @@ def lora_path(path: Path, *, look_only: bool = False) -> Path:
     if name is None:
         return path
     if name.file is None:
-        return _fetched(path, name, LORA_FILES, None, look_only=look_only)
+        return _fetched(path, name, (*LORA_FILES, CONFIG_FILE), LORA_FILES)
     beside = (Path(name.file).parent / CONFIG_FILE).as_posix()
-    folder = _fetched(path, name, (name.file, beside), name.file, look_only=look_only)
+    folder = _fetched(path, name, (name.file, beside), (name.file,))
     return folder / name.file
+
+
+def is_here(path: Path) -> bool:
+    """False for a model or LoRA of the hub that is not in the cache yet."""
+    name = hub_name(path)
+    if name is None:
+        return True
+    needed = (name.file,) if name.file else ("model_index.json", *LORA_FILES)
+    try:
+        _fetched(path, name, (*needed, CONFIG_FILE), needed, look_only=True)
+    except ModelError:
+        return False
+    return True
 
 
 @cache
 def _fetched(
-    path: Path, name: HubName, files: tuple[str, ...], needed: str | None, *, look_only: bool
+    path: Path,
+    name: HubName,
+    files: tuple[str, ...],
+    needed: tuple[str, ...],
+    *,
+    look_only: bool = False,
 ) -> Path:
-    """The snapshot's folder, with those of the files that the hub has."""
+    """The snapshot's folder, with those of the files that the hub has: one of `needed` at least."""
     try:
         found = snapshot_download(
             name.repo,
@@ -108,8 +130,8 @@ def _fetched(
             ignore_patterns=list(OTHER_PRECISIONS),
             local_files_only=look_only or constants.is_offline_mode(),
         )
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, ConnectionError) as e:
-        raise ModelError(_unreachable(path, name)) from e
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise ModelError(_unreachable(path, name)) from error
     except GatedRepoError as error:
         raise ModelError(
             f"{name.repo} asks for consent: accept its terms on its page of {constants.ENDPOINT}, "
@@ -121,14 +143,15 @@ def _fetched(
             f"there is no folder {path} here, and {constants.ENDPOINT} does not give it: {reason}. "
             "Check the name and the revision; a private one needs `hf auth login` (or HF_TOKEN)"
         ) from error
+    except HTTPError as error:  # of its HTTP client: a proxy that refuses, for example
+        raise ModelError(f"{_unreachable(path, name)} ({error})") from error
     folder = Path(found)
-    if needed is not None and not (folder / needed).is_file():
-        offline = look_only or constants.is_offline_mode()
+    if not any((folder / file).is_file() for file in needed):
+        if look_only or constants.is_offline_mode():
+            raise ModelError(_unreachable(path, name))
         raise ModelError(
-            _unreachable(path, name)
-            if offline
-            else f"{name.repo} on the hub holds no {needed}; files are named as in "
-            f"{name.repo}:FOLDER/FILE"
+            f"{name.repo} on the hub holds no {' and no '.join(needed)}; a LoRA's file of another "
+            f"name is named behind a colon: {name.repo}:FOLDER/FILE"
         )
     return folder
 

@@ -122,7 +122,7 @@ def _with_alpha(parts: Parts, alpha: float | None, file: Path, setting: str, *, 
         if stated != [f"{alpha:g}"]:
             raise ModelError(
                 f"{file} states alpha {' and '.join(stated)}, and {setting} = {alpha:g} says "
-                "otherwise; leave it out"
+                "otherwise; leave it out, or say the same"
             )
     if silent and alpha is None and not own:
         rank = parts[silent[0]].rank
