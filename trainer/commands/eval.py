@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to measure, how much of it, and where the scores come from."""
     defaults = Config()
     parser.add_argument(
-        "--model", type=Path, metavar="DIR", help="a folder, or owner/name[@revision]"
+        "--model", type=Path, metavar="DIR", help="a folder, or owner/name[@revision] on the hub"
+    )
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="how; with --run: as the run")
     parser.add_argument("--run", type=Path, metavar="RUN", help="a run's generator as well")

@@ -16,6 +16,8 @@ def add_config_arguments(parser: argparse.ArgumentParser, default: Path | None =
     """Options that every command with a configuration takes."""
     parser.add_argument("--config", type=Path, default=default, metavar="FILE", help="TOML")
     parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="a folder, or owner/name[@revision] on the hub"
+    )
         "--model", type=Path, metavar="DIR", help="a folder, or owner/name[@revision]"
     )
     parser.add_argument("--server", metavar="URL", help="the reward server")
