@@ -42,7 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=Path, metavar="DIR", help="a folder, or owner/name[@revision] on the hub"
     )
-    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="how; with --run: as the run")
     parser.add_argument("--run", type=Path, metavar="RUN", help="a run's generator as well")
     parser.add_argument("--all-rows", action="store_true", help="with --run: every row again")

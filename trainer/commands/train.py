@@ -18,8 +18,6 @@ def add_config_arguments(parser: argparse.ArgumentParser, default: Path | None =
     parser.add_argument(
         "--model", type=Path, metavar="DIR", help="a folder, or owner/name[@revision] on the hub"
     )
-        "--model", type=Path, metavar="DIR", help="a folder, or owner/name[@revision]"
-    )
     parser.add_argument("--server", metavar="URL", help="the reward server")
     parser.add_argument("--name", help="name of the run, and of its folder")
     parser.add_argument(
