@@ -43,7 +43,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, $pipeline$peft_import
 device = "cuda" if torch.cuda.is_available() else "cpu"
 pipe = $pipeline.from_pretrained(
     $model,$revision
-    torch_dtype=$dtype,
+    dtype=$dtype,
     use_safetensors=True,$absent
 ).to(device)
 pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=$shift)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +39,7 @@ def test_the_cards_own_call_makes_our_pictures(stock: Stock, kind: str, tmp_path
     lora = drawn(stock)
     out = export(lora, config_of(stock), tmp_path / "lora", kind)
     names: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exec((out / "README.md").read_text().split("```python")[1].split("```")[0], names)
+    exec((out / "README.md").read_text().split("```python")[1].split("```")[0], names)
     call = names["call"] | {"latents": stock.noise, "output_type": "pt"}
     theirs = names["pipe"]([*PROMPTS], **call).images
     torch.testing.assert_close(theirs, stock.ours(lora), atol=5e-5, rtol=0)
