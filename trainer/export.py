@@ -6,10 +6,10 @@ other roles are scaffolding of training.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from trainer.arithmetic.flow import time_grid
 from trainer.config import Config
 from trainer.errors import ModelError
 from trainer.models.backbones import backbone_class, text_length
@@ -38,7 +38,7 @@ It needs diffusers and peft:
 
 ```python
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, $pipeline$peft_import
+from diffusers import $scheduler, $pipeline$peft_import
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 pipe = $pipeline.from_pretrained(
@@ -46,20 +46,17 @@ pipe = $pipeline.from_pretrained(
     dtype=$dtype,
     use_safetensors=True,$absent
 ).to(device)
-pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=$shift)
+pipe.scheduler = $scheduler($settings)
 $load
 call = dict(
-    num_inference_steps=$steps,
-    sigmas=$sigmas,
+    num_inference_steps=$steps,$sigmas
     $unguided
     max_sequence_length=$length,$size
 )
 image = pipe("a photo of three red circles", **call).images[0]
 ```
 
-- The scheduler takes Euler steps of flow matching. `sigmas` must be passed: `shift=$shift` then
-  moves them to the times the generator was trained at ($times).
-  Left out, it chooses others.
+- $stepping
 - $off is guidance as it was in training; with another the images are worse.
 - `max_sequence_length=$length` is what the text was padded to in training.
 """)
@@ -68,12 +65,43 @@ IN_NODES = Template("""\
 
 - **ComfyUI**: put it into `models/loras`; Load LoRA (model only) at strength 1.0, $sampling
   with shift $shift, KSampler with $steps steps, cfg 1.0, sampler `euler`, scheduler `simple`:
-  the times are then those of training ($times).$forge
+  the times are then those of training ($times).$order$forge
 - cfg 1.0 turns guidance off; with guidance the images are worse and cost twice.
 """)
+SECOND_ORDER = """
+  Training sampled with steps of second order, which no node takes alike: pictures differ."""
 FORGE = """
 - **Forge, A1111**: put it into `models/Lora`, `<lora:{name}:1>` in the prompt, sampler Euler,
   schedule type Simple, {steps} steps, CFG scale 1, shift {shift}."""
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """How a stock scheduler takes the rollout's steps: its name, its settings, what to know."""
+
+    scheduler: str
+    settings: str
+    sigmas: str
+    note: str
+
+
+STEPPING = {
+    "euler": Stepping(
+        "FlowMatchEulerDiscreteScheduler",
+        "shift={shift}",
+        "\n    sigmas={sigmas},",
+        "The scheduler takes Euler steps of flow matching. `sigmas` must be passed: "
+        "`shift={shift}` then\n  moves them to the times the generator was trained at ({times})."
+        "\n  Left out, it chooses others.",
+    ),
+    "dpmsolver++": Stepping(
+        "DPMSolverMultistepScheduler",
+        '\n    prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift={shift}\n',
+        "",
+        "The scheduler takes the steps of second order that training took, at the same times "
+        "({times}); it\n  tells the network these in whole thousandths.",
+    ),
+}
 SAMPLING = {"sd3": "ModelSamplingSD3", "zimage": "ModelSamplingAuraFlow"}
 LOAD = {
     "diffusers": "pipe.load_lora_weights({folder!r})",
@@ -134,6 +162,7 @@ def _in_python(config: Config, file: Path, kind: str) -> str:
     name, side = hub_name(model.path), model.resolution
     unguided = [f"{argument}={value}" for argument, value in backbone.stock_call(model).items()]
     revision = f"\n    revision={name.revision!r}," if name and name.revision else ""
+    stepping = STEPPING[config.rollout.solver]
     return IN_PYTHON.substitute(
         pipeline=backbone.pipeline_class,
         peft_import="\nfrom peft import PeftModel" if kind == "peft" else "",
@@ -141,11 +170,12 @@ def _in_python(config: Config, file: Path, kind: str) -> str:
         revision=revision,
         dtype=DTYPES[config.compute.dtype],
         absent="".join(f"\n    {part}=None," for part in _absent_text(model.path)),
-        shift=shift,
+        scheduler=stepping.scheduler,
+        settings=stepping.settings.format(shift=shift),
+        stepping=stepping.note.format(shift=shift, times=_times(config)),
         load=LOAD[kind].format(folder=str(file.parent)),
         steps=k,
-        sigmas=[1 - j / k for j in range(k)],
-        times=_times(config),
+        sigmas=stepping.sigmas.format(sigmas=[1 - j / k for j in range(k)]),
         unguided="\n    ".join(f"{argument}," for argument in unguided),
         off=" and ".join(f"`{argument}`" for argument in unguided),
         length=text_length(backbone, model),
@@ -159,14 +189,20 @@ def _in_nodes(config: Config, file: Path, kind: str) -> str:
     backbone = backbone_class(config.model).name
     forge = FORGE.format(name=file.stem, steps=k, shift=shift) if kind == "kohya" else ""
     sampling = SAMPLING.get(backbone, "the model's sampling node")
+    order = "" if config.rollout.solver == "euler" else SECOND_ORDER
     return IN_NODES.substitute(
-        file=file.name, sampling=sampling, shift=shift, steps=k, times=_times(config), forge=forge
+        file=file.name,
+        sampling=sampling,
+        shift=shift,
+        steps=k,
+        times=_times(config),
+        order=order,
+        forge=forge,
     )
 
 
 def _times(config: Config) -> str:
-    grid = time_grid(config.rollout.k_steps, config.rollout.flow_shift)
-    return ", ".join(f"{t:.3g}" for t in grid[:-1])
+    return ", ".join(f"{t:.3g}" for t in config.rollout.times[:-1])
 
 
 def _absent_text(model: Path) -> list[str]:

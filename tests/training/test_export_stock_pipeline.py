@@ -53,13 +53,17 @@ def _networks(model: Path, *, alpha: float) -> Networks:
     return networks
 
 
-@pytest.mark.parametrize(("alpha", "shift"), [(4.0, 2.0), (8.0, 3.0)])
+@pytest.mark.parametrize(
+    ("alpha", "shift", "solver", "close"),
+    [(4.0, 2.0, "euler", 2e-5), (8.0, 3.0, "euler", 2e-5), (4.0, 3.0, "dpmsolver++", 1e-2)],
+)
 def test_a_stranger_gets_the_trainers_images_in_four_forwards(
-    tmp_path: Path, alpha: float, shift: float
+    tmp_path: Path, alpha: float, shift: float, solver: str, close: float
 ) -> None:
     model = build_sd3_folder(tmp_path / "model")
     networks = _networks(model, alpha=alpha)
-    config = Config.model_validate({"model": {"path": model}, "rollout": {"flow_shift": shift}})
+    rollout = {"flow_shift": shift, "solver": solver}
+    config = Config.model_validate({"model": {"path": model}, "rollout": rollout})
     out = export(networks.lora("generator_ema"), config, tmp_path / "lora")
     noise = torch.randn(3, *networks.backbone.latent_shape)
     np.save(tmp_path / "noise.npy", noise.numpy())
@@ -78,7 +82,8 @@ def test_a_stranger_gets_the_trainers_images_in_four_forwards(
     )
     assert stranger.returncode == 0, stranger.stderr
     theirs = np.load(tmp_path / "theirs.npy")
-    np.testing.assert_allclose(theirs, ours, atol=2e-5)
+    # Their scheduler of second order tells the network its times in whole thousandths.
+    np.testing.assert_allclose(theirs, ours, atol=close)
     plain = _without_lora(networks, config, noise)
     assert np.abs(plain - ours).max() > 0.01, "the LoRA changes nothing, so this proves nothing"
 
