@@ -31,9 +31,17 @@ RECIPES = [
     (),
     ("compute.micro_batch=3",),
     ("compute.micro_batch=4", "fake.updates=2"),
-    ("reference.kind=ema", "surrogate.ema=0"),
     ("recipe=authors", "groups.size=4", "groups.per_step=2", "lora.rank=2", "groups.dead_std=1e-9"),
     ("generator.phi_cfg=2",),
+    ("reference.kind=ema", "surrogate.ema=0", "surrogate.kl_anchor=reference"),
+    (
+        "target.draws=2",
+        "generator.form=mixture",
+        "generator.phi_cfg=2",
+        "fake.anchor=0.1",
+        "surrogate.clip=0.1",
+        "surrogate.clip_from=old",
+    ),
 ]
 
 

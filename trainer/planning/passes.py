@@ -11,36 +11,43 @@ from trainer.config import Config
 
 def passes(config: Config) -> dict[str, float]:
     """Passes over all samples of a batch, by phase; the last phases of a run, replays aside."""
+    draws = config.target.draws
     trained = 3.0 if config.compute.checkpointing else 2.0
-    method, micro = config.method, config.compute.micro_batch
-    surrogate = 0.0
-    if method in ("tdm_r1", "direct_rl"):
-        anchored = config.surrogate.kl > 0 and config.surrogate.kl_anchor == "teacher"
-        references = 2 if config.reference.kind == "ema" and anchored else 1
-        references += keeps_old(config)
-        twice = 1 if micro is not None and micro < config.groups.size else 0
-        surrogate = config.surrogate.updates * (references + twice + trained)
-    generator = 2 + 1 + trained  # guided teacher, fake score, the student itself
-    generator += 0 if micro is None else 1
-    if method in ("tdm_r1", "frozen_surrogate"):
-        generator += _heard(config)
-    draws, anchored_fake = config.target.draws, 1 if config.fake.anchor > 0 else 0
+    anchored = 1 if config.fake.anchor > 0 else 0
     return {
         "rollout": float(config.rollout.k_steps),
-        "surrogate": draws * surrogate,
-        "fake score": draws * config.fake.updates * (trained + anchored_fake),
-        "generator": draws * generator,
+        "surrogate": _surrogate(config, trained),
+        "fake score": config.fake.updates * draws * (trained + anchored),
+        "generator": draws * _generator(config, trained),
     }
 
 
-def _heard(config: Config) -> int:
-    """Of phi and of what the generator compares it with; guidance takes two."""
-    guided = config.generator.phi_cfg > 1
-    phi = 2 if guided else 1
-    if config.generator.form == "mixture":
-        return phi + 1
-    compared = 0 if guided or config.reference.kind == "static" else 1  # seen by g_kl already
-    return phi + compared
+def _surrogate(config: Config, trained: float) -> float:
+    """phi's passes, those of what it is compared with, and one more where a group is cut."""
+    surrogate, micro = config.surrogate, config.compute.micro_batch
+    twice = 1 if micro is not None and micro < config.groups.size else 0
+    if config.method == "direct_rl":
+        return 1 + twice + trained
+    if config.method != "tdm_r1":
+        return 0.0
+    to_teacher = surrogate.kl > 0 and surrogate.kl_anchor == "teacher"
+    moving = config.reference.kind == "ema"
+    compared = (to_teacher or not moving) + moving + keeps_old(config)
+    return surrogate.updates * config.target.draws * (compared + twice + trained)
+
+
+def _generator(config: Config, trained: float) -> float:
+    """Guided teacher, fake score, the student itself (twice where it is cut), phi, reference."""
+    generator, micro = config.generator, config.compute.micro_batch
+    cut = micro is not None and micro < config.groups.size * config.groups.per_step
+    count = 2 + 1 + trained + (1 if cut else 0)
+    if config.method not in ("tdm_r1", "frozen_surrogate"):
+        return count
+    phi = 2 if generator.phi_cfg > 1 else 1
+    if generator.form == "mixture":
+        return count + phi + 1
+    shared = generator.phi_cfg > 1 or config.reference.kind == "static"
+    return count + phi + (0 if shared else 1)
 
 
 def keeps_old(config: Config) -> bool:
@@ -49,13 +56,13 @@ def keeps_old(config: Config) -> bool:
 
 
 def roles(config: Config) -> int:
-    """Adapters that a run keeps, beside the three (or two) with an optimizer's state."""
+    """Adapters that a run keeps."""
     if config.method == "tdm_only":
         return 3
     if config.method == "direct_rl":
         return 4
-    averages = (config.surrogate.ema > 0, config.reference.kind == "ema", keeps_old(config))
-    return 4 + sum(averages)
+    averages = (config.surrogate.ema > 0) + (config.reference.kind == "ema")
+    return 4 + averages + keeps_old(config)
 
 
 def trained_roles(config: Config) -> int:

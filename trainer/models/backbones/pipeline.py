@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ import diffusers
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainer.arithmetic.shapes import Images, Latents, PerSample
 from trainer.config import ComputeConfig, ModelConfig
@@ -38,7 +40,7 @@ class PipelineBackbone(ABC):
     """A frozen pipeline; see `trainer.models.backbones.base.Backbone`.
 
     name: what `model.backbone` calls it. pipeline_class: the stock class. patch: latent pixels on
-    one side of the network's tokens.
+    one side of the network's tokens. output_layer: the network's last product.
     """
 
     name: str
@@ -46,6 +48,7 @@ class PipelineBackbone(ABC):
     default_lora_targets: tuple[str, ...]
     guidance: Guidance = ClassifierFree()
     patch: int = 2
+    output_layer: str = "proj_out"
 
     def __init__(
         self, pipeline: Any, device: torch.device, dtype: torch.dtype, model: ModelConfig
@@ -55,6 +58,8 @@ class PipelineBackbone(ABC):
         self.dtype = dtype
         self.sequence_length = text_length(type(self), model)
         self.network: nn.Module = pipeline.transformer
+        if dtype != torch.float32:
+            in_full_precision(self.network.get_submodule(self.output_layer))
         for part in (pipeline.transformer, pipeline.vae, *self.text_encoders()):
             part.requires_grad_(False).eval()
         pipeline.transformer.to(device)
@@ -160,6 +165,23 @@ class PipelineBackbone(ABC):
     def text_encoders(self) -> list[nn.Module]:
         """The pipeline's own."""
         return [e for n in TEXT_ENCODERS if (e := getattr(self.pipeline, n, None)) is not None]
+
+
+def in_full_precision(layer: nn.Module) -> None:
+    """Multiplies in fp32 from now on, by the weights as they are.
+
+    What the reward says is a difference of two predictions that hardly differ: rounded to eight
+    bits at the very end, most of it would be rounding.
+    """
+
+    def forward(x: Tensor) -> Tensor:
+        bias = None if linear.bias is None else linear.bias.float()
+        # The meta device, on which plans are made, knows no autocast.
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+            return functional.linear(x.float(), linear.weight.float(), bias)
+
+    linear: Any = layer
+    linear.forward = forward
 
 
 def text_length(backbone: type[PipelineBackbone], model: ModelConfig) -> int:

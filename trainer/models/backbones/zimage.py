@@ -22,6 +22,7 @@ class ZImageBackbone(PipelineBackbone):
 
     name: str = "zimage"
     pipeline_class: ClassVar[str] = "ZImagePipeline"
+    output_layer: str = "all_final_layer.2-1.linear"
     default_lora_targets: tuple[str, ...] = (
         "attention.to_q",
         "attention.to_k",
