@@ -102,7 +102,13 @@ STEPPING = {
         "({times}); it\n  tells the network these in whole thousandths.",
     ),
 }
-SAMPLING = {"sd3": "ModelSamplingSD3", "zimage": "ModelSamplingAuraFlow"}
+SAMPLING = {
+    "sd3": "ModelSamplingSD3",
+    "zimage": "ModelSamplingAuraFlow",
+    "qwen_image": "ModelSamplingAuraFlow",
+    # FLUX's node takes the logarithm of the shift, the same at both resolutions
+    "flux": "ModelSamplingFlux (max_shift = base_shift = ln of the shift)",
+}
 LOAD = {
     "diffusers": "pipe.load_lora_weights({folder!r})",
     "peft": "pipe.transformer = PeftModel.from_pretrained(pipe.transformer, {folder!r})",
@@ -127,7 +133,7 @@ def export(lora: Lora, config: Config, out: Path, kind: str = "diffusers") -> Pa
             that format.
     """
     try:
-        file = write_as(kind, out, lora.parts)
+        file = write_as(kind, out, lora.parts, backbone_class(config.model).name)
         (out / "README.md").write_text(readme(lora, config, file, kind), encoding="utf-8")
     except OSError as error:
         raise ModelError(
@@ -190,6 +196,8 @@ def _in_nodes(config: Config, file: Path, kind: str) -> str:
     forge = FORGE.format(name=file.stem, steps=k, shift=shift) if kind == "kohya" else ""
     sampling = SAMPLING.get(backbone, "the model's sampling node")
     order = "" if config.rollout.solver == "euler" else SECOND_ORDER
+    if backbone == "flux":
+        sampling = f"FluxGuidance at {config.model.embedded_guidance}, {sampling}"
     return IN_NODES.substitute(
         file=file.name,
         sampling=sampling,

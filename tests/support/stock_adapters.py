@@ -102,10 +102,10 @@ def build_stock(name: str, folder: Path) -> Stock:
     return Stock(folder, model, backbone, side)
 
 
-def drawn(stock: Stock, targets: tuple[str, ...] | None = None) -> Lora:
-    """A LoRA of random weights, for the family's attention or other layers."""
+def drawn(folder: Path, targets: tuple[str, ...]) -> Lora:
+    """A LoRA of random weights for a pipeline's layers."""
     torch.manual_seed(4)
-    shapes = parameter_order(stock.folder, targets or stock.targets)
+    shapes = parameter_order(folder, targets)
     tensors = {
         name: 0.2 * torch.randn((RANK, shape[1]) if ".lora_A." in name else (shape[0], RANK))
         for name, shape in shapes.items()

@@ -112,7 +112,7 @@ LETTERS = {"bare PEFT": ("A", "B")}
 
 @pytest.mark.parametrize("convention", KEYS)
 def test_other_programs_keys(stock: Stock, convention: str, tmp_path: Path) -> None:
-    ours = drawn(stock)
+    ours = drawn(stock.folder, stock.targets)
     down, up = LETTERS.get(convention, ("down", "up"))
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         tensors = {}
@@ -145,7 +145,7 @@ def test_a_fused_layer_that_was_trained_as_one_is_shared_out(sd3: Stock, tmp_pat
 @pytest.fixture(scope="module")
 def plain(sd3: Stock) -> dict[str, Tensor]:
     """A good file's tensors, by diffusers' keys, with no alpha said."""
-    return {f"transformer.{k}": t for k, t in drawn(sd3).tensors.items()}
+    return {f"transformer.{k}": t for k, t in drawn(sd3.folder, sd3.targets).tensors.items()}
 
 
 def test_a_scale_that_no_file_states_is_asked_for(plain: dict[str, Tensor], tmp_path: Path) -> None:

@@ -84,17 +84,19 @@ def fused(parts: tuple[Part, ...]) -> Part:
     )
 
 
-def split(part: Part, count: int, where: str) -> list[Part | None]:
+def split(part: Part, shares: tuple[int, ...], where: str) -> list[Part | None]:
     """The parts of a fused layer; where `fused` made it, those it was made of, to the last bit.
 
-    None: that layer was not adapted.
+    shares: of the rows, in units of the narrowest. None: that layer was not adapted.
 
     Raises:
-        ModelError: the rows cannot be shared out evenly.
+        ModelError: the rows cannot be shared out so.
     """
-    if part.up.shape[0] % count:
-        raise ModelError(f"{where} has {part.up.shape[0]} rows, which are no {count} layers in one")
-    ups = part.up.chunk(count)
+    rows, count = part.up.shape[0], len(shares)
+    if rows % sum(shares):
+        raise ModelError(f"{where} has {rows} rows, which are no {count} layers in one")
+    unit = rows // sum(shares)
+    ups = torch.split(part.up, [unit * share for share in shares])
     if part.rank % count == 0 and _diagonal(ups, part.rank // count):
         rank = part.rank // count
         alpha = None if part.alpha is None else part.alpha / count

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainer.errors import ModelError
 from trainer.models.lora_formats.adapter import Part, Parts, split
-from trainer.models.lora_formats.naming import modules_at
+from trainer.models.lora_formats.naming import NAMINGS, modules_at
 
 DOWN, UP, ALPHA = "down", "up", "alpha"
 ENDINGS = (
@@ -126,13 +126,13 @@ def _modules(name: str, part: Part, file: object) -> Parts:
     """diffusers' modules with their shares of the pair."""
     modules = modules_at(name)
     if len(modules) > 1:
-        shares = split(part, len(modules), f"{file}: {name}")
+        shares = split(part, tuple(modules.values()), f"{file}: {name}")
         return {m: share for m, share in zip(modules, shares, strict=True) if share is not None}
     if modules:
-        return {modules[0]: part}
+        return dict.fromkeys(modules, part)
     if "." not in name and "_" in name:
         raise ModelError(
             f"{file}: {name} is no layer of a network whose original names are known "
-            "(Stable Diffusion 3, Z-Image)"
+            f"({', '.join(NAMINGS)})"
         )
     return {name: part}

@@ -20,10 +20,11 @@ from trainer.models.lora_formats.stated import HEADER_KEY, HEADER_PREFIX
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE = "adapter_model.safetensors"
 
-Write = Callable[[Path, Parts], Path]
+Write = Callable[[Path, Parts, str], Path]
+"""(folder, parts, backbone) to the file that was written."""
 
 
-def write_diffusers(folder: Path, parts: Parts) -> Path:
+def write_diffusers(folder: Path, parts: Parts, backbone: str = "") -> Path:
     """`pipe.load_lora_weights(folder)`; keys `transformer.<module>.lora_A.weight`."""
     rank, alpha = _shape(parts)
     config = {"r": rank, "lora_alpha": alpha, "target_modules": sorted(parts)}
@@ -32,7 +33,7 @@ def write_diffusers(folder: Path, parts: Parts) -> Path:
     return _save(tensors, folder / DIFFUSERS_FILE, header)
 
 
-def write_peft(folder: Path, parts: Parts) -> Path:
+def write_peft(folder: Path, parts: Parts, backbone: str = "") -> Path:
     """`PeftModel.from_pretrained(pipe.transformer, folder)`."""
     rank, alpha = _shape(parts)
     # PEFT writes fractions as well, though its type says int.
@@ -43,16 +44,16 @@ def write_peft(folder: Path, parts: Parts) -> Path:
     return _save(tensors, folder / PEFT_FILE)
 
 
-def write_comfyui(folder: Path, parts: Parts) -> Path:
+def write_comfyui(folder: Path, parts: Parts, backbone: str) -> Path:
     """ComfyUI's LoraLoader; keys `diffusion_model.<original layer>.lora_down.weight`, `.alpha`."""
-    layers = _original(parts)
+    layers = _original(parts, backbone)
     tensors = _with_alphas({f"diffusion_model.{k}": part for k, part in layers.items()})
     return _save(tensors, folder / "lora_comfyui.safetensors")
 
 
-def write_kohya(folder: Path, parts: Parts) -> Path:
+def write_kohya(folder: Path, parts: Parts, backbone: str) -> Path:
     """Forge, A1111, sd-scripts and ComfyUI; `lora_unet_<layer>.lora_down.weight`, `.alpha`."""
-    layers = _original(parts)
+    layers = _original(parts, backbone)
     tensors = _with_alphas({f"lora_unet_{k.replace('.', '_')}": p for k, p in layers.items()})
     header = {"ss_network_module": "networks.lora", "ss_network_dim": str(_shape(parts)[0])}
     header["ss_network_alpha"] = str(_shape(parts)[1])
@@ -67,14 +68,14 @@ FORMATS: dict[str, Write] = {
 }
 
 
-def write_as(kind: str, folder: Path, parts: Parts) -> Path:
+def write_as(kind: str, folder: Path, parts: Parts, backbone: str) -> Path:
     """Writes a LoRA of one rank in one of `FORMATS`, the scale folded into B; returns the file.
 
     Raises:
         ModelError: a module has no name in that format.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return FORMATS[kind](folder, folded(parts))
+    return FORMATS[kind](folder, folded(parts), backbone)
 
 
 def named(parts: Mapping[str, Part]) -> dict[str, Tensor]:
@@ -92,26 +93,38 @@ def _shape(parts: Parts) -> tuple[int, float]:
     return part.rank, part.rank * part.scale
 
 
-def _original(parts: Parts) -> Parts:
+def _original(parts: Parts, backbone: str) -> Parts:
     """The layers of the original files; one that was adapted in part is filled with zeros."""
     layers: dict[str, list[Part | None]] = {}
+    shares = {}
     for module, part in parts.items():
-        place = place_of(module)
+        place = place_of(module, backbone)
         if place is None:
             raise ModelError(
-                f"{module} has no name in the original files of {', '.join(NAMINGS)}; export with "
-                "--format diffusers or peft, or train without this layer (lora.targets)"
+                f"{module} of {backbone} has no name in the original files that is known here "
+                f"(known are layers of {', '.join(NAMINGS)}); export with --format diffusers or "
+                "peft, or train without this layer (lora.targets)"
             )
-        layers.setdefault(place.name, [None] * place.of)[place.part] = part
-    return {name: _joined(shares) for name, shares in layers.items()}
+        shares[place.name] = place.shares
+        layers.setdefault(place.name, [None] * len(place.shares))[place.part] = part
+    return {name: _joined(found, shares[name]) for name, found in layers.items()}
 
 
-def _joined(shares: list[Part | None]) -> Part:
-    present = next(share for share in shares if share is not None)
-    if len(shares) == 1:
-        return present
-    nothing = Part(torch.zeros_like(present.down), torch.zeros_like(present.up), present.alpha)
-    return fused(tuple(nothing if share is None else share for share in shares))
+def _joined(found: list[Part | None], shares: tuple[int, ...]) -> Part:
+    """One layer of those that were adapted, with nothing for the others."""
+    if len(found) == 1 and found[0] is not None:
+        return found[0]
+    at, present = next((i, part) for i, part in enumerate(found) if part is not None)
+    unit = present.up.shape[0] // shares[at]
+    nothing = [
+        Part(
+            torch.zeros_like(present.down),
+            present.up.new_zeros(unit * share, present.rank),
+            present.alpha,
+        )
+        for share in shares
+    ]
+    return fused(tuple(part or none for part, none in zip(found, nothing, strict=True)))
 
 
 def _with_alphas(layers: Parts) -> dict[str, Tensor]:
