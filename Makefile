@@ -13,7 +13,7 @@ ARGS ?=
 TESTS_AT_ONCE ?= auto
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-compose eval soak bench-server bench-ui bench-live bench-clicks bench-surrogate bench-generator lint setup clean
+.PHONY: run test test-compose eval soak bench-server bench-ui bench-live bench-clicks bench-surrogate bench-generator bench-gpu lint setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make bench-generator    which step of a run's generator lags behind phi"
 	@echo "make test-compose    the stack of containers, for real (docker, about 15 minutes)"
 	@echo "make soak   kill servers, scorers and the database under load; account for every item"
+	@echo "make bench-gpu   seconds and GB by phase of full-size models on this GPU (ARGS=--tiny: on a CPU)"
 	@echo "make bench-server    what the reward server costs over the engine alone"
 	@echo "make eval   measure all rows of the table again (long)"
 
@@ -61,6 +62,9 @@ bench-generator: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/python -m benchmarks.soak $(ARGS)
+
+bench-gpu: $(STAMP)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 bench-server: $(STAMP)
 	$(BIN)/python -m benchmarks.server $(ARGS)

@@ -171,13 +171,39 @@ FULL_SIZE: dict[str, tuple[str, dict[str, Part]]] = {
 }
 
 
-def describe(name: str, folder: Path) -> Path:
-    """Writes the configuration files of a full-size model to `folder`; returns it."""
+# The same with little of it, where only the way is tried.
+SMALL: dict[str, dict[str, Any]] = {
+    "SD3Transformer2DModel": {
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 64,
+        "caption_projection_dim": 128,
+        "pooled_projection_dim": 64,
+        "dual_attention_layers": [0],
+    },
+    "ZImageTransformer2DModel": {
+        "dim": 256,
+        "n_layers": 2,
+        "n_refiner_layers": 1,
+        "n_heads": 2,
+        "n_kv_heads": 2,
+        "cap_feat_dim": 64,
+    },
+    "AutoencoderKL": {"block_out_channels": [32] * 4, "layers_per_block": 1},
+}
+
+
+def describe(name: str, folder: Path, *, tiny: bool = False) -> Path:
+    """Writes the configuration files of a full-size model to `folder`; returns it.
+
+    tiny: with few and narrow layers.
+    """
     pipeline, parts = FULL_SIZE[name]
     index: dict[str, Any] = {"_class_name": pipeline}
     for part, (library, kind, config) in parts.items():
         index[part] = [library, kind]
         (folder / part).mkdir(parents=True, exist_ok=True)
+        config = {**config, **(SMALL.get(kind, {}) if tiny else {})}
         named = {"_class_name": kind, **config} if library == "diffusers" else config
         (folder / part / "config.json").write_text(json.dumps(named, indent=1), encoding="utf-8")
     (folder / "model_index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")

@@ -113,7 +113,16 @@ def costs(config: Config) -> Costs:
 
 
 def meta_backbone(model: ModelConfig) -> PipelineBackbone:
-    """The backbone of the folder `model.path`, in bf16, without weights, tokenizers or scheduler.
+    """The backbone of the folder `model.path`, in bf16, without weights."""
+    return described_backbone(model, META, torch.bfloat16)
+
+
+def described_backbone(
+    model: ModelConfig, device: torch.device, dtype: torch.dtype, *, text: bool = True
+) -> PipelineBackbone:
+    """The backbone that the configuration files of `model.path` describe, as initialised.
+
+    It has no tokenizers and no scheduler. text: with its text encoders.
 
     Raises:
         ModelError: the folder's configuration files are not there or name unknown classes.
@@ -123,28 +132,32 @@ def meta_backbone(model: ModelConfig) -> PipelineBackbone:
     stock = getattr(DIFFUSERS, kind.pipeline_class)
     parts: dict[str, Any] = {}
     for name in inspect.signature(stock.__init__).parameters:
-        source = index.get(name)
-        wanted = name.startswith(("transformer", "vae", "text_encoder")) and source
-        parts[name] = _part(path / name, *source) if wanted and source[1] else None
+        wanted = name.startswith(("transformer", "vae", *(["text_encoder"] if text else [])))
+        library, kind_name = (index.get(name) or (None, None)) if wanted else (None, None)
+        parts[name] = (
+            _part(path / name, library, kind_name, device, dtype) if library and kind_name else None
+        )
     parts.pop("self")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pipeline = stock(**{n: p for n, p in parts.items() if n not in ("args", "kwargs")})
-    return kind(pipeline, META, torch.bfloat16, model)
+    return kind(pipeline, device, dtype, model)
 
 
-def _part(folder: Path, library: str, name: str) -> nn.Module:
+def _part(
+    folder: Path, library: str, name: str, device: torch.device, dtype: torch.dtype
+) -> nn.Module:
     """One network of a pipeline from its configuration file."""
     kind: Any = getattr(importlib.import_module(library), name)
     try:
-        with META:
+        with device:
             if library == "transformers":
                 part = kind(kind.config_class.from_pretrained(str(folder), local_files_only=True))
             else:
                 part = kind.from_config(kind.load_config(str(folder), local_files_only=True))
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} does not describe a {name}: {error}") from error
-    module: nn.Module = part.to(torch.bfloat16)
+    module: nn.Module = part.to(dtype)
     return module
 
 
