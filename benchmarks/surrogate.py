@@ -29,7 +29,7 @@ from torch import Tensor
 from reward_server.domain.outcomes import Scored
 from reward_server.scorers import ScorerItem
 from reward_server.scorers.counting import CountingOptions, CountingScorer, JudgeOptions
-from reward_server.scorers.geneval import GenEvalTarget
+from reward_server.scorers.metadata import GenEvalTarget
 from shared.images import Pixels
 from trainer.arithmetic.randomness import normals
 from trainer.arithmetic.shapes import Latents, PerSample

@@ -56,6 +56,7 @@ PURE = (
     "trainer/tdm_r1/losses.py",
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "reward_server/domain").glob("*.py")),
     "reward_server/scorers/geneval.py",
+    "reward_server/scorers/published.py",
 )
 IMPURE_MODULES = {
     "os",

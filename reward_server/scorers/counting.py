@@ -8,21 +8,18 @@ such as a class it does not know, is an error with a message, never a reward of 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from reward_server.domain.outcomes import Failed, Outcome, Scored
 from reward_server.scorers import ScorerItem
-from reward_server.scorers.geneval import (
-    DetectedObject,
-    GenEvalTarget,
-    Judgement,
-    Match,
-    judge,
-)
+from reward_server.scorers.geneval import DetectedObject, Judgement, Match, judge
+from reward_server.scorers.metadata import GenEvalTarget
+from reward_server.scorers.published import counted, server_verdict
 from shared.images import Pixels
 from shared.schema import Json
 
@@ -37,12 +34,26 @@ class JudgeOptions(BaseModel):
 
     ``match``: ``scene``, exactly the asked objects and nothing else; ``classes``, exact counts of
     the asked classes only; ``geneval``, the official at-least rule with ``exclude``.
+
+    ``profile``: judge as published, down to which detections count (``published.py``), and leave
+    ``match`` alone. ``geneval``: the evaluator's verdict (strict), or our partial credit under its
+    rule (soft). ``flow_grpo``: the published reward servers' strict reward, or their score (soft),
+    which is at most 1 and negative where there is far too much.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["soft", "strict"] = "soft"
     match: Match = "scene"
+    profile: Literal["geneval", "flow_grpo"] | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.profile and "match" in self.model_fields_set and self.match != "geneval":
+            raise ValueError(
+                f"profile {self.profile!r} has its own rule; leave match {self.match!r} out"
+            )
+        return self
 
 
 class CountingOptions(JudgeOptions):
@@ -97,16 +108,38 @@ class CountingScorer:
         """The target in the detector's own words."""
         return target
 
+    def _least(self, target: GenEvalTarget) -> float:
+        """Confidence above which an object counts."""
+        return -math.inf
+
+    def _things(self, found: list[DetectedObject], target: GenEvalTarget) -> list[DetectedObject]:
+        """The detections that are things in the picture, where no profile says which."""
+        return found
+
     def _judge(
         self, item: ScorerItem[GenEvalTarget, JudgeOptions], objects: list[DetectedObject]
     ) -> Outcome:
-        judgement = judge(item.target, objects, item.options.match)
-        reward = float(judgement.passed) if item.options.mode == "strict" else judgement.soft
-        detail = _detail(judgement, objects) | {
-            "backend": self.backend,
-            "match": item.options.match,
-        }
-        return Scored(reward, detail)
+        target, options = item.target, item.options
+        strict = options.mode == "strict"
+        about: Json = {"backend": self.backend}
+        if options.profile is None:
+            objects = self._things(objects, target)
+            judgement = judge(target, objects, options.match)
+            about |= {"match": options.match}
+        else:
+            objects = counted(objects, self._least(target))
+            judgement = judge(target, objects, "geneval")
+            server = server_verdict(target, objects)
+            about |= {
+                "profile": options.profile,
+                "correct": judgement.passed,
+                "strict_correct": server.strict,
+                "score": server.score,
+            }
+            if options.profile == "flow_grpo":
+                judgement = Judgement(server.strict, server.score, server.failures)
+        reward = float(judgement.passed) if strict else judgement.soft
+        return Scored(reward, _detail(judgement, objects) | about)
 
 
 def _refusal(
@@ -116,6 +149,9 @@ def _refusal(
     height, width = item.image.shape[:2]
     if min(height, width) < MIN_SIDE:
         return f"image is {width}x{height} px; counting needs sides of {MIN_SIDE} px or more"
+    shared = item.options.profile or item.options.match == "geneval"
+    if not shared and (problem := item.target.contradiction(sum)):
+        return problem
     for i, clause in enumerate(item.target.include):
         if clause.name not in detector.classes:
             return _unknown(f"include[{i}].class", clause.name, detector.classes, backend)
@@ -144,8 +180,8 @@ def _detail(judgement: Judgement, objects: Sequence[DetectedObject]) -> Json:
             {
                 "class": o.name,
                 "color": o.color,
-                "box": list(o.box),
-                "confidence": o.confidence,
+                "box": [round(edge, 2) for edge in o.box],
+                "confidence": round(o.confidence, 4),
             }
             for o in objects
         ],

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -23,32 +23,43 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from reward_server.domain.outcomes import Outcome
-from reward_server.scorers import ScorerItem, UnknownScorer
+from reward_server.scorers import UnknownScorer
 from reward_server.scorers.counting import CountingScorer, Detector, JudgeOptions
-from reward_server.scorers.geneval import DetectedObject, GenEvalTarget
+from reward_server.scorers.geneval import DetectedObject
+from reward_server.scorers.metadata import GenEvalTarget
 from reward_server.scorers.shapes import PALETTE, background_color, nearest_color
 from shared.images import Pixels
 
 PREFIX: Final = "REWARD_DETECTOR_"
 MODELS: Final = "an object detector (RT-DETR, DETR) or an instance segmenter (Mask2Former)"
+SEGMENTERS: Final = ("mask2former", "maskformer")
+"""Model types whose instances are read; EoMT's and OneFormer's processors work differently."""
 SAME_BOX: Final = 0.9
 """Intersection over union from which two boxes are one object, named by the surer class."""
 MIDDLE: Final = 0.25
 """Share of a box's width and height on each side that is left out when its colour is named."""
-GENEVAL_NAMES: Final = {
-    "computer mouse": "mouse",
-    "tv remote": "remote",
-    "computer keyboard": "keyboard",
-}
-"""GenEval's words for three COCO classes, for models that use COCO's."""
+SYNONYMS: Final = (
+    ("mouse", "computer mouse"),
+    ("remote", "tv remote", "remote control"),
+    ("keyboard", "computer keyboard"),
+    ("couch", "sofa"),
+    ("airplane", "aeroplane"),
+    ("motorcycle", "motorbike"),
+    ("potted plant", "pottedplant"),
+    ("dining table", "diningtable"),
+    ("tv", "tvmonitor", "tv monitor", "television"),
+    ("hair drier", "hair dryer"),
+    ("donut", "doughnut"),
+    ("cell phone", "mobile phone"),
+)
+"""Names of one class: COCO's first, then GenEval's, VOC's and those of other label lists."""
 
 
 class Choice(BaseSettings):
     """``REWARD_DETECTOR_MODEL``: a model id or a folder. ``_DEVICE``: as torch names it.
 
-    An object counts from a confidence of ``threshold`` on; in a target tagged ``counting`` from
-    ``counting_threshold`` on (both as in GenEval).
+    An object counts above a confidence of ``threshold``; in a target tagged ``counting`` above
+    ``counting_threshold`` (both as in GenEval).
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -103,23 +114,34 @@ class DetectorScorer(CountingScorer):
         return NeuralDetector(self.choice)
 
     def _named(self, target: GenEvalTarget) -> GenEvalTarget:
-        known = set(self._detector.classes)
-        renamed = {a: b for a, b in GENEVAL_NAMES.items() if a not in known and b in known}
+        words = spoken(self._detector.classes)
 
         def translate(clauses: Sequence[Any]) -> tuple[Any, ...]:
-            return tuple(
-                c.model_copy(update={"name": renamed.get(c.name, c.name)}) for c in clauses
-            )
+            return tuple(c.model_copy(update={"name": words.get(c.name, c.name)}) for c in clauses)
 
         parts = {"include": translate(target.include), "exclude": translate(target.exclude)}
         return target.model_copy(update=parts)
 
-    def _judge(
-        self, item: ScorerItem[GenEvalTarget, JudgeOptions], objects: list[DetectedObject]
-    ) -> Outcome:
-        counting = item.target.tag == "counting"
-        least = self.choice.counting_threshold if counting else self.choice.threshold
-        return super()._judge(item, [one for one in objects if one.confidence >= least])
+    def _least(self, target: GenEvalTarget) -> float:
+        counting = target.tag == "counting"
+        return self.choice.counting_threshold if counting else self.choice.threshold
+
+    def _things(self, found: list[DetectedObject], target: GenEvalTarget) -> list[DetectedObject]:
+        least = self._least(target)
+        return _distinct([one for one in found if one.confidence > least])
+
+
+def spoken(classes: Collection[str]) -> dict[str, str]:
+    """Every name that a model of these classes is asked by, and the class it means.
+
+    Blanks and case do not matter: a label list may say ``DiningTable``.
+    """
+    words = {name.lower().replace("_", " "): name for name in classes}
+    for plain, name in list(words.items()):
+        for same in SYNONYMS:
+            if plain in same:
+                words = dict.fromkeys(same, name) | words
+    return words | {name: name for name in classes}
 
 
 class NeuralDetector:
@@ -157,7 +179,7 @@ class NeuralDetector:
         self.classes = tuple(name for name in self._names.values() if name != "N/A")
 
     def detect(self, images: Sequence[Pixels]) -> list[list[DetectedObject]]:
-        """The objects of each picture from the lower threshold on, the most confident first."""
+        """The detections of each picture from the lower threshold on, in the model's order."""
         by_size: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             by_size[image.shape].append(index)
@@ -175,7 +197,7 @@ class NeuralDetector:
             sizes = [image.shape[:2] for image in images]
             read = self._instances if self._segments else self._boxes
             return [
-                _distinct([self._object(image, *one) for one in instances])
+                [self._object(image, *one) for one in instances]
                 for image, instances in zip(images, read(outputs, sizes), strict=True)
             ]
 
@@ -223,8 +245,7 @@ class NeuralDetector:
         if mask.any():
             median = np.median(image[mask].astype(np.float32), axis=0)
             color = nearest_color(median, background_color(image))
-        x0, y0, x1, y1 = (round(edge, 2) for edge in box)
-        return DetectedObject(self._names[label], color, (x0, y0, x1, y1), round(score, 4))
+        return DetectedObject(self._names[label], color, box, score)
 
 
 def _named(model: str) -> tuple[str, str]:
@@ -247,8 +268,13 @@ def _model(name: str, revision: str) -> tuple[Any, bool]:
     choice = {"revision": revision, "use_safetensors": True}
     if type(config) in MODEL_FOR_OBJECT_DETECTION_MAPPING:
         return AutoModelForObjectDetection.from_pretrained(name, **choice), False
-    if type(config) in MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING:
+    if config.model_type in SEGMENTERS:
         return AutoModelForUniversalSegmentation.from_pretrained(name, **choice), True
+    if type(config) in MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING:
+        raise ValueError(
+            f"the instances of a {config.model_type!r} model are not read here, only those of "
+            + " and ".join(SEGMENTERS)
+        )
     raise ValueError(f"a {config.model_type!r} model finds no objects")
 
 

@@ -10,14 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from reward_server.scorers.metadata import Clause, GenEvalTarget, Relation
 
-Relation = Literal["left of", "right of", "above", "below"]
 Match = Literal["scene", "classes", "geneval"]
-Count = Annotated[StrictInt, Field(ge=1, le=1000)]
-ClassName = Annotated[str, Field(min_length=1, max_length=100)]
 
 UNKNOWN = "unknown"
 """Class of an object, or colour, that the detector saw but would not name."""
@@ -31,54 +28,6 @@ DIRECTIONS: dict[str, tuple[int, int]] = {
 POSITION_THRESHOLD = 0.1  # GenEval: an offset counts beyond this share of both objects' sizes
 DIRECTION_THRESHOLD = 0.5  # GenEval: share of the offset that must point in the asked direction
 NEAR_MISS = 0.95  # most credit for a position that fails
-
-
-class Clause(BaseModel):
-    """``count`` objects of a class, of a colour if given, placed relative to an earlier clause."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    name: ClassName = Field(alias="class")
-    count: Count = 1
-    color: Annotated[str, Field(min_length=1, max_length=50)] | None = None
-    position: tuple[Relation, StrictInt] | None = None
-
-
-class Exclusion(BaseModel):
-    """Fails when ``count`` or more objects of a class are found."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    name: ClassName = Field(alias="class")
-    count: Count = 1
-
-
-class GenEvalTarget(BaseModel):
-    """What a picture should show, in GenEval's metadata; ``tag`` and ``prompt`` are not judged."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    include: Annotated[tuple[Clause, ...], Field(min_length=1, max_length=32)]
-    exclude: Annotated[tuple[Exclusion, ...], Field(max_length=32)] = ()
-    tag: str | None = None
-    prompt: str | None = None
-
-    @model_validator(mode="after")
-    def _can_be_met(self) -> Self:
-        for index, clause in enumerate(self.include):
-            if clause.position and not 0 <= clause.position[1] < index:
-                raise ValueError(
-                    f"include[{index}].position refers to include[{clause.position[1]}]; "
-                    "it must name an earlier clause, counted from 0"
-                )
-        for index, ban in enumerate(self.exclude):
-            asked = sum(c.count for c in self.include if c.name == ban.name)
-            if ban.count <= asked:
-                raise ValueError(
-                    f"exclude[{index}] forbids {ban.count} or more {ban.name!r}, but include asks "
-                    f"for {asked}; raise its count above {asked} or remove it"
-                )
-        return self
 
 
 @dataclass(frozen=True, slots=True)

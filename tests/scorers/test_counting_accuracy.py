@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reward_server.scorers.geneval import GenEvalTarget, judge
+from reward_server.scorers.geneval import judge
+from reward_server.scorers.metadata import GenEvalTarget
 from reward_server.scorers.shapes import detect
 from trainer.tiny.scenes import BACKGROUNDS, COLORS, SHAPES, SIDE, Scene, Shape, render
 from trainer.tiny.world import TAGS, sample_prompt, sample_scene, wrong_caption

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from transformers import ResNetConfig
+from transformers import EomtConfig, ResNetConfig
 
 from reward_server.__main__ import main
 from reward_server.domain.outcomes import Failed, Outcome, Scored
 from reward_server.scorers import Scorer, ScorerItem, UnknownScorer, load
-from reward_server.scorers.geneval import GenEvalTarget
+from reward_server.scorers.metadata import GenEvalTarget
 from shared.client import build_request
 from shared.schema import Json
 from tests.support.server_setup import ENV, running
@@ -184,3 +184,34 @@ def test_a_server_does_not_start_without_its_model(
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(arguments) == 2
     assert "needs torch: pip install 'tdm-r1[detector]'" in capsys.readouterr().err
+
+
+VOC = {
+    "couch": "sofa",
+    "airplane": "aeroplane",
+    "motorcycle": "motorbike",
+    "potted plant": "pottedplant",
+    "dining table": "diningtable",
+    "tv": "tvmonitor",
+}
+
+
+@pytest.mark.usefixtures("chosen")
+def test_a_class_is_asked_by_any_of_its_names() -> None:
+    load(CLASS)
+    spoken = sys.modules["reward_server.scorers.detector"].spoken
+    words = spoken(VOC.values())
+    assert {asked: words[asked] for asked in VOC} == VOC
+    assert spoken(["Dining Table"])["diningtable"] == "Dining Table"
+    assert spoken(["mouse"])["computer mouse"] == "mouse"
+    animals = spoken(["mouse", "computer mouse"])
+    assert (animals["mouse"], animals["computer mouse"]) == ("mouse", "computer mouse")
+
+
+def test_a_segmenter_whose_instances_are_not_read_is_refused_at_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    EomtConfig().save_pretrained(tmp_path)
+    choose(monkeypatch, model=str(tmp_path))
+    with pytest.raises(UnknownScorer, match="of a 'eomt' model are not read here"):
+        load(CLASS)()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reward_server.scorers.geneval import UNKNOWN, GenEvalTarget, judge
+from reward_server.scorers.geneval import UNKNOWN, judge
+from reward_server.scorers.metadata import GenEvalTarget
 from reward_server.scorers.outlines import SHAPES
 from reward_server.scorers.shapes import detect
 from trainer.tiny.scenes import Scene, Shape, Sign, render

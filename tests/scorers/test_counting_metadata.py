@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from reward_server.domain.outcomes import Failed, Scored
 from reward_server.scorers import ScorerItem, load
 from reward_server.scorers.counting import CountingOptions, CountingScorer
-from reward_server.scorers.geneval import DetectedObject, GenEvalTarget, judge, relations
+from reward_server.scorers.geneval import DetectedObject, judge, relations
+from reward_server.scorers.metadata import GenEvalTarget
 from trainer.tiny.scenes import SIDE, Scene, Shape, render
 
 SCENE = Scene(

@@ -9,14 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reward_server.scorers.geneval import (
-    DIRECTIONS,
-    UNKNOWN,
-    DetectedObject,
-    GenEvalTarget,
-    Match,
-    judge,
-)
+from reward_server.scorers.geneval import DIRECTIONS, UNKNOWN, DetectedObject, Match, judge
+from reward_server.scorers.metadata import GenEvalTarget
 
 CLASSES = ("circle", "square", "ring")
 COLORS = ("red", "blue")

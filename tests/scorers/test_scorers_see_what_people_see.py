@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from reward_server.scorers.geneval import GenEvalTarget, judge
+from reward_server.scorers.geneval import judge
+from reward_server.scorers.metadata import GenEvalTarget
 from reward_server.scorers.ocr import OcrScorer, normalise
 from reward_server.scorers.shapes import detect
 from shared.images import Pixels

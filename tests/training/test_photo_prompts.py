@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reward_server.scorers.geneval import GenEvalTarget
+from reward_server.scorers.metadata import GenEvalTarget
 from reward_server.scorers.shapes import PALETTE
 from trainer.config import load_config
 from trainer.photos.prompt_files import (
