@@ -68,6 +68,7 @@ ItemErrorCode = Literal[
     "image_too_large",
     "image_missing",
     "empty_target",
+    "unreadable_target",
     "scorer_failed",
     "scorer_crashed",
     "too_few_votes",
