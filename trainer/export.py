@@ -53,7 +53,7 @@ call = dict(
     $unguided
     max_sequence_length=$length,$size
 )
-image = pipe("a photo of three red circles", **call).images[0]
+image = pipe(prompt="a photo of three red circles", **call).images[0]
 ```
 
 - $stepping

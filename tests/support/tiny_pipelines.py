@@ -25,6 +25,7 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -190,6 +191,48 @@ def flux() -> Any:
     )
 
 
+def flux2() -> Any:
+    """FLUX.2 klein, not distilled: one layer of each kind, 28 narrow ones of text."""
+    transformer = UNTYPED.Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    vae = UNTYPED.AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=SIDE,
+    )
+    vae.bn.running_mean.copy_(torch.linspace(-0.5, 0.5, 16))
+    vae.bn.running_var.copy_(torch.linspace(0.5, 2.0, 16))
+    tokenizer = byte_tokenizer(CHAT)
+    encoder = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=28,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+        )
+    )
+    return UNTYPED.Flux2KleinPipeline(
+        scheduler=UNTYPED.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+
+
 def qwen_image() -> Any:
     """Qwen-Image: two layers, a VAE of videos."""
     transformer = UNTYPED.QwenImageTransformer2DModel(
@@ -290,6 +333,7 @@ def two_by_two(latents: Tensor, pipeline: Any) -> Tensor:
 
 FAMILIES = (
     Family("zimage", zimage, lambda scale: {"guidance_scale": scale - 1}),
+    Family("flux2", flux2, lambda scale: {"guidance_scale": scale}),
     Family("flux", flux, lambda scale: {"guidance_scale": scale}, two_by_two),
     Family(
         "qwen_image",

@@ -50,7 +50,7 @@ class Pair:
     def pictures(self, steps: int, **call: Any) -> Tensor:
         """What the stock pipeline makes of our noise."""
         images: Tensor = self.stock(
-            [*PROMPTS],  # some pipelines write into the list they are given
+            prompt=[*PROMPTS],  # some pipelines write into the list they are given
             num_inference_steps=steps,
             sigmas=[1 - j / steps for j in range(steps)],
             latents=self.family.packed(self.noise, self.stock),
@@ -188,7 +188,9 @@ def test_what_is_trained_is_loaded_by_the_stock_pipeline(pair: Pair, tmp_path: P
     names: dict[str, Any] = {}
     exec(block, names)
     latents = pair.family.packed(pair.noise, pair.stock)
-    theirs = names["pipe"]([*PROMPTS], latents=latents, output_type="pt", **names["call"]).images
+    theirs = names["pipe"](
+        prompt=[*PROMPTS], latents=latents, output_type="pt", **names["call"]
+    ).images
 
     policy = few_step(TRAINED, "generator_ema", networks, config.rollout)
     torch.testing.assert_close(policy.sample(pair.noise, PROMPTS), theirs, atol=5e-5, rtol=0)

@@ -11,6 +11,7 @@ from trainer.config import ComputeConfig, ModelConfig
 from trainer.errors import ModelError
 from trainer.models.backbones.base import Backbone, Conditioning, Guidance
 from trainer.models.backbones.flux import FluxBackbone
+from trainer.models.backbones.flux2 import Flux2KleinBackbone
 from trainer.models.backbones.pipeline import (
     PipelineBackbone,
     load_pipeline,
@@ -26,6 +27,7 @@ BACKBONES: dict[str, type[PipelineBackbone]] = {
     "sd3": SD3Backbone,
     "zimage": ZImageBackbone,
     "flux": FluxBackbone,
+    "flux2": Flux2KleinBackbone,
     "qwen_image": QwenImageBackbone,
     "sana": SanaBackbone,
 }
