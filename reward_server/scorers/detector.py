@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -27,6 +28,7 @@ from reward_server.scorers import UnknownScorer
 from reward_server.scorers.counting import CountingScorer, Detector, JudgeOptions
 from reward_server.scorers.geneval import DetectedObject
 from reward_server.scorers.metadata import GenEvalTarget
+from reward_server.scorers.published_input import published_input, published_size
 from reward_server.scorers.shapes import PALETTE, background_color, nearest_color
 from shared.images import Pixels
 
@@ -59,7 +61,8 @@ class Choice(BaseSettings):
     """``REWARD_DETECTOR_MODEL``: a model id or a folder. ``_DEVICE``: as torch names it.
 
     An object counts above a confidence of ``threshold``; in a target tagged ``counting`` above
-    ``counting_threshold`` (both as in GenEval).
+    ``counting_threshold`` (both as in GenEval). ``input``: how pictures are prepared, as the
+    model's own files say or as GenEval's detector saw them.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -68,6 +71,7 @@ class Choice(BaseSettings):
     device: str = "cpu"
     threshold: float = Field(default=0.3, gt=0, lt=1)
     counting_threshold: float = Field(default=0.9, gt=0, lt=1)
+    input: Literal["own", "geneval"] = "own"
 
 
 def _choice() -> Choice:
@@ -159,10 +163,14 @@ class NeuralDetector:
 
         self._torch = torch
         self._device = choice.device
+        self._as_published = choice.input == "geneval"
+        self._seen: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
         self._least = min(choice.threshold, choice.counting_threshold)
         try:
             name, revision = _named(choice.model)
             self._model, self._segments = _model(name, revision)
+            if choice.input == "geneval" and not self._segments:
+                raise ValueError(f"{PREFIX}INPUT=geneval is for Mask2Former alone")
             # The same pixels whether or not torchvision is installed.
             self._processor = AutoImageProcessor.from_pretrained(
                 name, revision=revision, backend="pil"
@@ -191,15 +199,28 @@ class NeuralDetector:
 
     def _detect(self, images: list[Pixels]) -> list[list[DetectedObject]]:
         """Pictures of one size: padding among different ones would move the masks."""
+        named = set(self.classes)
         with self._torch.inference_mode():
-            inputs = self._processor(images=images, return_tensors="pt").to(self._device)
-            outputs = self._model(**inputs)
+            outputs = self._model(**self._inputs(images))
             sizes = [image.shape[:2] for image in images]
             read = self._instances if self._segments else self._boxes
             return [
-                [self._object(image, *one) for one in instances]
+                [self._object(image, *one) for one in instances if self._names[one[0]] in named]
                 for image, instances in zip(images, read(outputs, sizes), strict=True)
             ]
+
+    def _inputs(self, images: list[Pixels]) -> Any:
+        """What the network sees; ``_seen`` is its size and that of the picture in its corner."""
+        if self._as_published:
+            pixels = np.stack([published_input(image) for image in images])
+            self._seen = pixels.shape[2:], published_size(images[0].shape[:2])
+            return {"pixel_values": self._torch.from_numpy(pixels).to(self._device)}
+        inputs = self._processor(images=images, return_tensors="pt").to(self._device)
+        whole = tuple(inputs["pixel_values"].shape[2:])
+        seen = inputs.get("pixel_mask")
+        inside = whole if seen is None else (int(seen[0].any(1).sum()), int(seen[0].any(0).sum()))
+        self._seen = whole, inside
+        return inputs
 
     def _boxes(self, outputs: Any, sizes: list[tuple[int, ...]]) -> list[list[tuple[Any, ...]]]:
         """(label, confidence, box, mask) of each instance: the mask is the middle of its box."""
@@ -217,21 +238,35 @@ class NeuralDetector:
         ]
 
     def _instances(self, outputs: Any, sizes: list[tuple[int, ...]]) -> list[list[tuple[Any, ...]]]:
-        """(label, confidence, box, mask) of each instance: the box is that of its mask."""
-        results = self._processor.post_process_instance_segmentation(
-            outputs, threshold=self._least, target_sizes=sizes, return_binary_maps=True
-        )
+        """(label, confidence, box, mask) of each instance: the box is that of its mask.
+
+        As the published detector makes them: pairs of query and class by probability, as many as
+        queries; masks enlarged as logits; confidence is the class's times the mask's mean.
+        """
         found = []
-        for one in results:
-            infos = one["segments_info"]
-            masks = one["segmentation"].cpu().numpy() > 0 if infos else []
-            found.append(
-                [
-                    (info["label_id"], info["score"], _bounds(mask), mask)
-                    for info, mask in zip(infos, masks, strict=True)
-                ]
-            )
+        both = (outputs.class_queries_logits, outputs.masks_queries_logits, sizes)
+        for logits, coarse, size in zip(*both, strict=True):
+            masks = self._enlarged(coarse[None], size)[0]
+            named = logits.softmax(-1)[:, :-1]
+            likely, pairs = named.flatten().topk(len(named))
+            instances = []
+            for p, pair in zip(likely.tolist(), pairs.tolist(), strict=True):
+                query, label = divmod(pair, named.shape[1])
+                inside = masks[query] > 0
+                sure = float(masks[query].sigmoid()[inside].sum() / (inside.sum() + 1e-6))
+                if p * sure > self._least:
+                    mask = inside.cpu().numpy()
+                    instances.append((label, p * sure, _bounds(mask), mask))
+            found.append(instances)
         return found
+
+    def _enlarged(self, masks: Any, size: tuple[int, ...]) -> Any:
+        """Mask logits (1, Q, h, w) at a picture's size, without the padding that was seen."""
+        enlarge = partial(
+            self._torch.nn.functional.interpolate, mode="bilinear", align_corners=False
+        )
+        whole, (height, width) = self._seen
+        return enlarge(enlarge(masks, size=whole)[..., :height, :width], size=tuple(size))
 
     def _object(
         self,

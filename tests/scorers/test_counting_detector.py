@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import EomtConfig, ResNetConfig
 
@@ -15,6 +16,7 @@ from reward_server.__main__ import main
 from reward_server.domain.outcomes import Failed, Outcome, Scored
 from reward_server.scorers import Scorer, ScorerItem, UnknownScorer, load
 from reward_server.scorers.metadata import GenEvalTarget
+from reward_server.scorers.published_input import published_input, published_size
 from shared.client import build_request
 from shared.schema import Json
 from tests.support.server_setup import ENV, running
@@ -118,7 +120,9 @@ def test_a_segmenter_gives_objects_of_its_labels_inside_each_picture(
     small, large = draw(PICTURES[0]), draw(PICTURES[2]).repeat(2, axis=0)
     found = detector.detect([large, small, large])
     assert len(found) == 3 and all(found)
-    assert found[0] == found[2]
+    for one, again in zip(found[0], found[2], strict=True):
+        assert (one.name, one.box) == (again.name, again.box)
+        assert one.confidence == pytest.approx(again.confidence, abs=1e-6)
     for objects, height in zip(found, (2 * SIDE, SIDE, 2 * SIDE), strict=True):
         for one in objects:
             x0, y0, x1, y1 = one.box
@@ -214,4 +218,47 @@ def test_a_segmenter_whose_instances_are_not_read_is_refused_at_load(
     EomtConfig().save_pretrained(tmp_path)
     choose(monkeypatch, model=str(tmp_path))
     with pytest.raises(UnknownScorer, match="of a 'eomt' model are not read here"):
+        load(CLASS)()
+
+
+@pytest.mark.parametrize(
+    ("size", "resized", "padded"),
+    [
+        ((512, 512), (800, 800), (800, 800)),
+        ((1024, 1024), (800, 800), (800, 800)),
+        ((512, 768), (800, 1200), (800, 1216)),
+        ((1200, 400), (1333, 444), (1344, 448)),
+    ],
+)
+def test_a_segmenter_can_see_pictures_as_the_published_one_did(
+    size: tuple[int, int], resized: tuple[int, int], padded: tuple[int, int]
+) -> None:
+    image = np.full((*size, 3), (255, 0, 0), np.uint8)
+    assert published_size(size) == resized
+    seen = published_input(image)
+    assert seen.shape == (3, *padded)
+    assert seen[:, 0, 0] == pytest.approx([2.2489, -2.0357, -1.8044], abs=1e-4)
+    assert not seen[:, resized[0] :].any() and not seen[:, :, resized[1] :].any()
+
+
+def test_instances_of_padded_pictures_lie_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_segmenter(tmp_path)
+    monkeypatch.setattr("reward_server.scorers.published_input.LONGER", 100)
+    monkeypatch.setattr("reward_server.scorers.published_input.SHORTER", 72)
+    choose(monkeypatch, model=str(tmp_path), threshold="0.01", input="geneval")
+    detector = load(CLASS)()._detector
+    corner = np.zeros((1, 1, 24, 32))
+    corner[..., :9, :12] = 1  # of the picture's 18 x 25 of the network's 24 x 32
+    detector._torch.manual_seed(0)
+    assert all(detector.detect([draw(PICTURES[0])[:23]]))
+    whole, inside = detector._seen
+    assert (tuple(whole), inside) == ((96, 128), (72, 100))
+    mask = detector._torch.from_numpy(corner - 0.5)
+    ys, xs = np.nonzero((detector._enlarged(mask, (36, 50))[0, 0] > 0).numpy())
+    assert (ys.max() + 1, xs.max() + 1) == (18, 24)
+    with pytest.raises(UnknownScorer, match="Mask2Former alone"):
+        save_detector(tmp_path / "detr", most_steps=1)
+        choose(monkeypatch, model=str(tmp_path / "detr"), input="geneval")
         load(CLASS)()
