@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.support.stock_adapters import (
     ALPHA,
@@ -81,6 +81,11 @@ def test_files_without_names_go_by_the_networks_order(stock: Stock, tmp_path: Pa
     with pytest.raises(ModelError, match=r"no alpha, rank 4.*--alpha"):
         read_lora(file, order=order)
     same(stock, read_lora(file, ALPHA, order=order), pictures)
+    stored = torch.load(file, weights_only=True)
+    stored["ema_parameters"] = [nn.Parameter(t.bfloat16()) for t in stored["ema_parameters"]]
+    torch.save(stored, file)
+    tensors = read_lora(file, ALPHA, order=order).tensors.values()
+    assert {(t.dtype, t.requires_grad) for t in tensors} == {(torch.float32, False)}
 
 
 @pytest.mark.parametrize("save", [save_by_diffusers, save_by_peft])
@@ -205,7 +210,10 @@ def test_damaged_and_missing_files_are_designed_errors(
 ) -> None:
     save_file(plain, tmp_path / "whole.safetensors")
     data = (tmp_path / "whole.safetensors").read_bytes()
-    for name, content in (("cut.safetensors", data[:-100]), ("empty.ckpt", b""), ("a.pt", data)):
+    torch.save({"decay": 0.9, "ema_parameters": list(plain.values())}, tmp_path / "whole.ckpt")
+    cut = (tmp_path / "whole.ckpt").read_bytes()[:-100]
+    damaged = {"cut.safetensors": data[:-100], "empty.ckpt": b"", "a.pt": data, "cut.ckpt": cut}
+    for name, content in damaged.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ModelError, match=r"no readable LoRA|is not run"):
             read_lora(tmp_path / name, 4.0)
@@ -267,6 +275,8 @@ def test_nameless_files_of_other_networks_are_refused(sd3: Stock, tmp_path: Path
         ({"init_lora_weights": "pissa_niter_4"}, "a base that pissa"),
         ({"lora_alpha": -1}, "no positive number"),
         ({"lora_alpha": None}, "does not say how strong"),
+        ({"alpha_pattern": {"(": 1}}, "patterns .* cannot be read"),
+        ({"rank_pattern": "to_q"}, "patterns 'to_q' cannot be read"),
     ],
 )
 def test_configurations_that_do_not_fit_are_refused(

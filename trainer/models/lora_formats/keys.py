@@ -86,7 +86,7 @@ def _read_key(key: str, file: object) -> tuple[str, str]:
 def _checked(tensor: Tensor, key: str, file: object) -> Tensor:
     if not tensor.is_floating_point():
         raise ModelError(f"{file}: {key} holds {tensor.dtype}, not floating-point numbers")
-    tensor = tensor.to(torch.float32)
+    tensor = tensor.detach().to(torch.float32)
     if not tensor.isfinite().all():
         raise ModelError(f"{file}: {key} holds values that are no finite numbers")
     return tensor

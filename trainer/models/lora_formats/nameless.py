@@ -82,11 +82,11 @@ def _tensors(file: Path) -> list[Tensor]:
     tensors = stored["ema_parameters"]
     if unknown := sorted(str(key) for key in stored.keys() - KEYS):
         raise ModelError(f"{file} holds more than 'decay' and 'ema_parameters': {unknown[:3]}")
-    if not isinstance(tensors, list) or not all(isinstance(t, Tensor) for t in tensors):
+    if not isinstance(tensors, list | tuple) or not all(isinstance(t, Tensor) for t in tensors):
         raise ModelError(f"{file}: 'ema_parameters' is no list of tensors")
     if not tensors:
         raise ModelError(f"{file}: 'ema_parameters' is empty")
-    return tensors
+    return list(tensors)
 
 
 def parameter_order(folder: Path, targets: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

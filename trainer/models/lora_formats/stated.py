@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -59,12 +60,12 @@ def with_stated_alphas(parts: Parts, settings: Settings, file: Path) -> Parts:
     ranks, alphas = settings.get("rank_pattern") or {}, settings.get("alpha_pattern") or {}
     given = {}
     for name, part in parts.items():
-        rank = ranks.get(get_pattern_key(list(ranks), name), settings.get("r"))
+        rank = _of_module(ranks, name, settings.get("r"), file)
         if rank is not None and rank != part.rank:
             raise ModelError(
                 f"{file}: {name} has rank {part.rank}, and its configuration says {rank}"
             )
-        alpha = alphas.get(get_pattern_key(list(alphas), name), settings.get("lora_alpha"))
+        alpha = _of_module(alphas, name, settings.get("lora_alpha"), file)
         if alpha is None:
             given[name] = part
             continue
@@ -77,6 +78,16 @@ def with_stated_alphas(parts: Parts, settings: Settings, file: Path) -> Parts:
             )
         given[name] = replace(part, alpha=alpha)
     return given
+
+
+def _of_module(patterns: Any, name: str, otherwise: Any, file: Path) -> Any:
+    """What the first pattern that matches the module's name says."""
+    try:
+        return patterns.get(get_pattern_key(list(patterns), name), otherwise)
+    except (AttributeError, TypeError, re.error) as error:
+        raise ModelError(
+            f"{file}: its configuration's patterns {patterns!r} cannot be read: {error}"
+        ) from error
 
 
 def _require_plain(settings: Settings, source: Path) -> None:
