@@ -7,7 +7,6 @@ one database. While the database is away it waits and loses nothing it has score
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import socket
 import time
@@ -22,7 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from reward_server.blobs import Blobs
 from reward_server.domain.jobs import lease_seconds
-from reward_server.domain.outcomes import Failed, Outcome, Scored
+from reward_server.domain.outcomes import Failed, Outcome, checked
 from reward_server.logs import log_to_stderr
 from reward_server.scorers import Scorer, ScorerItem, load
 from reward_server.scoring.parent import Parent, ServerParent, Standalone
@@ -157,7 +156,7 @@ def score(
             outcomes |= _run(scorer, ready)
             ready, pixels = {}, 0
     outcomes |= _run(scorer, ready)
-    return [(lease, outcomes[lease.item]) for lease in batch]
+    return [(lease, checked(outcomes[lease.item])) for lease in batch]
 
 
 def _prepare(
@@ -187,6 +186,8 @@ def _run(scorer: Scorer[Any, Any], items: Mapping[int, ScorerItem[Any, Any]]) ->
         return {}
     try:
         outcomes = scorer.score(list(items.values()))
+        if not isinstance(outcomes, list | tuple):
+            raise TypeError(f"score() returned a {type(outcomes).__name__}, not a list of outcomes")
         if len(outcomes) != len(items):
             raise RuntimeError(f"{len(outcomes)} outcomes for {len(items)} items")
     except Exception as error:
@@ -195,10 +196,4 @@ def _run(scorer: Scorer[Any, Any], items: Mapping[int, ScorerItem[Any, Any]]) ->
             return {key: Failed(f"{type(error).__name__}: {error}") for key in items}
         singly = ({key: item} for key, item in items.items())
         return {key: one for single in singly for key, one in _run(scorer, single).items()}
-    return {key: _finite(one) for key, one in zip(items, outcomes, strict=True)}
-
-
-def _finite(outcome: Outcome) -> Outcome:
-    if isinstance(outcome, Scored) and not math.isfinite(outcome.reward):
-        return Failed(f"the scorer returned {outcome.reward}, which is no reward")
-    return outcome
+    return dict(zip(items, outcomes, strict=True))
