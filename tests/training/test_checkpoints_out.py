@@ -197,6 +197,7 @@ def test_a_layer_adapted_in_part_leaves_its_rest_alone(tmp_path: Path) -> None:
     other = drawn(stock.folder, ("norm_out.linear",))
     with pytest.raises(ModelError, match=r"norm_out\.linear of sd3 has no name.*--format diff"):
         export(other, config_of(stock), tmp_path / "no", "kohya")
+    assert not (tmp_path / "no").exists()
 
 
 def test_cards_say_what_to_choose(stock: Stock, tmp_path: Path) -> None:

@@ -74,7 +74,6 @@ def write_as(kind: str, folder: Path, parts: Parts, backbone: str) -> Path:
     Raises:
         ModelError: a module has no name in that format.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     return FORMATS[kind](folder, folded(parts), backbone)
 
 
@@ -138,5 +137,6 @@ def _with_alphas(layers: Parts) -> dict[str, Tensor]:
 
 def _save(tensors: Mapping[str, Tensor], file: Path, header: Mapping[str, str] = {}) -> Path:
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
     save_file(ready, file, {"format": "pt", **header})
     return file
