@@ -55,6 +55,7 @@ class Reward:
     model: str
     target: type[BaseModel] | None = None
     options: type[BaseModel] | None = None
+    classes: tuple[str, ...] | None = None
 
 
 HUMAN: Final = Reward("human", "human", "human/like-dislike")
@@ -69,8 +70,9 @@ class Service:
         self.rewards = {"human": HUMAN}
         for name, path in settings.scorers.items():
             scorer = load(path)
+            classes = getattr(scorer, "classes", None)
             self.rewards[name] = Reward(
-                name, "machine", scorer.model, scorer.target, scorer.options
+                name, "machine", scorer.model, scorer.target, scorer.options, classes
             )
         self.store = Store(settings.database_url, full_sync=settings.durability == "full")
         self.blobs = Blobs(settings.data / "blobs", sync=settings.durability == "full")

@@ -62,6 +62,7 @@ async def info(service: Services, caller: Requester) -> Info:
                 model=reward.model,
                 target=describe(reward.target),
                 options=describe(reward.options),
+                classes=None if reward.classes is None else list(reward.classes),
             )
             for reward in service.rewards.values()
         ],

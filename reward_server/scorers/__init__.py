@@ -49,7 +49,11 @@ class ScorerItem(Generic[TargetT, OptionsT]):
 
 
 class Scorer(Protocol[TargetT, OptionsT]):
-    """What a scorer class offers. ``__init__`` takes no arguments and may load an engine."""
+    """What a scorer class offers. ``__init__`` takes no arguments and may load an engine.
+
+    A scorer of objects may also have ``classes``: every name it can be asked for, or None while it
+    cannot tell. ``GET /info`` publishes them.
+    """
 
     name: ClassVar[str]
     """Name of the reward, as in ``POST /score/{name}``."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from reward_server.scorers import UnknownScorer
 from reward_server.scorers.counting import CountingScorer, Detector, JudgeOptions
 from reward_server.scorers.geneval import DetectedObject
+from reward_server.scorers.labels import UNNAMED, hub_or_folder, spoken, words_of
 from reward_server.scorers.metadata import GenEvalTarget
 from reward_server.scorers.published_input import published_input, published_size
 from reward_server.scorers.shapes import PALETTE, background_color, nearest_color
@@ -40,21 +41,6 @@ SAME_BOX: Final = 0.9
 """Intersection over union from which two boxes are one object, named by the surer class."""
 MIDDLE: Final = 0.25
 """Share of a box's width and height on each side that is left out when its colour is named."""
-SYNONYMS: Final = (
-    ("mouse", "computer mouse"),
-    ("remote", "tv remote", "remote control"),
-    ("keyboard", "computer keyboard"),
-    ("couch", "sofa"),
-    ("airplane", "aeroplane"),
-    ("motorcycle", "motorbike"),
-    ("potted plant", "pottedplant"),
-    ("dining table", "diningtable"),
-    ("tv", "tvmonitor", "tv monitor", "television"),
-    ("hair drier", "hair dryer"),
-    ("donut", "doughnut"),
-    ("cell phone", "mobile phone"),
-)
-"""Names of one class: COCO's first, then GenEval's, VOC's and those of other label lists."""
 
 
 class Choice(BaseSettings):
@@ -113,6 +99,7 @@ class DetectorScorer(CountingScorer):
     model: ClassVar[str] = f"counting/{choice.model}"
     backend: ClassVar[str] = "detector"
     options = DetectorOptions
+    classes: ClassVar[tuple[str, ...] | None] = words_of(choice.model)
 
     def _load(self) -> Detector:
         return NeuralDetector(self.choice)
@@ -135,19 +122,6 @@ class DetectorScorer(CountingScorer):
         return _distinct([one for one in found if one.confidence > least])
 
 
-def spoken(classes: Collection[str]) -> dict[str, str]:
-    """Every name that a model of these classes is asked by, and the class it means.
-
-    Blanks and case do not matter: a label list may say ``DiningTable``.
-    """
-    words = {name.lower().replace("_", " "): name for name in classes}
-    for plain, name in list(words.items()):
-        for same in SYNONYMS:
-            if plain in same:
-                words = dict.fromkeys(same, name) | words
-    return words | {name: name for name in classes}
-
-
 class NeuralDetector:
     """A model with its own preprocessing, for inference only.
 
@@ -167,7 +141,7 @@ class NeuralDetector:
         self._seen: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
         self._least = min(choice.threshold, choice.counting_threshold)
         try:
-            name, revision = _named(choice.model)
+            name, revision = hub_or_folder(choice.model)
             self._model, self._segments = _model(name, revision)
             if choice.input == "geneval" and not self._segments:
                 raise ValueError(f"{PREFIX}INPUT=geneval is for Mask2Former alone")
@@ -184,7 +158,7 @@ class NeuralDetector:
             ) from error
         labels = self._model.config.id2label
         self._names = {int(key): str(name) for key, name in labels.items()}
-        self.classes = tuple(name for name in self._names.values() if name != "N/A")
+        self.classes = tuple(name for name in self._names.values() if name != UNNAMED)
 
     def detect(self, images: Sequence[Pixels]) -> list[list[DetectedObject]]:
         """The detections of each picture from the lower threshold on, in the model's order."""
@@ -281,12 +255,6 @@ class NeuralDetector:
             median = np.median(image[mask].astype(np.float32), axis=0)
             color = nearest_color(median, background_color(image))
         return DetectedObject(self._names[label], color, box, score)
-
-
-def _named(model: str) -> tuple[str, str]:
-    """A folder, or `owner/name[@revision]` on the hub, as the libraries take it."""
-    name, _, revision = (model, "", "") if Path(model).exists() else model.partition("@")
-    return name, revision or "main"
 
 
 def _model(name: str, revision: str) -> tuple[Any, bool]:

@@ -26,13 +26,17 @@ class RunStats(Traffic):
 
 
 class RewardInfo(Wire):
-    """One reward this server knows, with the JSON schemas of its target and options."""
+    """One reward this server knows, with the JSON schemas of its target and options.
+
+    ``classes``: the names of objects it can be asked for; null where that is no list, or not known.
+    """
 
     name: str
     kind: Literal["machine", "human"]
     model: str
     target: Json | None = None
     options: Json | None = None
+    classes: list[str] | None = None
 
 
 class Limits(Wire):

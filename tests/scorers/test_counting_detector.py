@@ -15,6 +15,7 @@ from transformers import EomtConfig, ResNetConfig
 from reward_server.__main__ import main
 from reward_server.domain.outcomes import Failed, Outcome, Scored
 from reward_server.scorers import Scorer, ScorerItem, UnknownScorer, load
+from reward_server.scorers.labels import spoken
 from reward_server.scorers.metadata import GenEvalTarget
 from reward_server.scorers.published_input import published_input, published_size
 from shared.client import build_request
@@ -140,10 +141,13 @@ def test_a_server_counts_with_it_when_told_to(tmp_path: Path) -> None:
         running(tmp_path / "data", "--scorer", f"counting={CLASS}") as server,
         server.client() as client,
     ):
-        model = {one.name: one.model for one in client.info().rewards}["counting"]
+        info = {one.name: one for one in client.info().rewards}
+        model, classes = info["counting"].model, info["counting"].classes
         request = build_request("counting", ["a"] * 3, images, targets=targets, options=options)
         assert client.score(request).rewards == [0.0, 1.0, 0.0]
         assert model.startswith("counting/")
+        assert classes == ["apple", "computer mouse", "mouse"]
+        assert info["ocr"].classes is None
 
 
 @pytest.fixture
@@ -200,10 +204,7 @@ VOC = {
 }
 
 
-@pytest.mark.usefixtures("chosen")
 def test_a_class_is_asked_by_any_of_its_names() -> None:
-    load(CLASS)
-    spoken = sys.modules["reward_server.scorers.detector"].spoken
     words = spoken(VOC.values())
     assert {asked: words[asked] for asked in VOC} == VOC
     assert spoken(["Dining Table"])["diningtable"] == "Dining Table"

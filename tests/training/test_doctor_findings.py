@@ -191,6 +191,28 @@ def test_what_a_configuration_lacks_is_named(tmp_path: Path) -> None:
     assert "absent.jsonl" in said(absent)["prompts"].text
 
 
+def test_prompts_for_objects_without_a_name_are_counted() -> None:
+    photos = load_config("trainer/configs/sd35-medium.toml")
+    names = Path("trainer/photos/objects.txt").read_text().split("\n")
+    known = {"counting": "counting/some/detector"}
+    whole = config_findings(photos, known, has_only_shapes, {"counting": names})
+    assert [one.text for one in whole if one.what == "counting"] == [
+        "the server's detector names every class of 2040 prompts"
+    ]
+    without = {"counting": [name for name in names if name != "couch"]}
+    (finding,) = (
+        one
+        for one in config_findings(photos, known, has_only_shapes, without)
+        if one.what == "counting"
+    )
+    assert finding.status == "fail"
+    prompts = Path("trainer/photos/prompts")
+    lines = [line for f in prompts.iterdir() for line in f.read_text().splitlines()]
+    lost = sum('"couch"' in line for line in lines)
+    assert finding.text.startswith("the server's detector has no couch: ")
+    assert f" {lost} of 2040 prompts get no reward, e.g. 'a photo of" in finding.text
+
+
 @pytest.mark.usefixtures("empty_cache")
 def test_the_command_examines_the_configuration_it_is_given(
     capsys: pytest.CaptureFixture[str],

@@ -11,6 +11,7 @@ from rich.table import Table
 from shared.client import RewardClient
 from shared.errors import RewardError
 from shared.keys import api_key
+from shared.schema.ops import RewardInfo
 from trainer.commands.train import add_config_arguments, read_config_arguments
 from trainer.doctor.configuration import config_findings
 from trainer.doctor.memory import memory_findings
@@ -33,7 +34,10 @@ def main(args: argparse.Namespace) -> int:
     with RewardClient(url, api_key=key, budget_s=0) as client:
         findings = examine(place, client)
         if args.config is not None:
-            findings += config_findings(config, _known(client), has_only_shapes)
+            rewards = _rewards(client)
+            known = None if rewards is None else {one.name: one.model for one in rewards}
+            classes = {one.name: one.classes for one in rewards or () if one.classes}
+            findings += config_findings(config, known, has_only_shapes, classes)
             findings += memory_findings(config)
     table = Table.grid(padding=(0, 2))
     for finding in findings:
@@ -44,9 +48,9 @@ def main(args: argparse.Namespace) -> int:
     return 1 if worst(findings) == "fail" else 0
 
 
-def _known(client: RewardClient) -> dict[str, str] | None:
-    """The server's rewards and what scores them; why it does not answer was said before."""
+def _rewards(client: RewardClient) -> list[RewardInfo] | None:
+    """The server's rewards; why it does not answer was said before."""
     try:
-        return {reward.name: reward.model for reward in client.info().rewards}
+        return client.info().rewards
     except RewardError:
         return None

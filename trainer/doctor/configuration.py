@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 from trainer.config import Config, PromptSet
 from trainer.doctor.surroundings import Finding
@@ -19,11 +20,15 @@ BY_SHAPE = "counting/shapes"  # how a server names the scorer of the embedded wo
 
 
 def config_findings(
-    config: Config, known: Mapping[str, str] | None, has_only_shapes: Callable[[Prompt], bool]
+    config: Config,
+    known: Mapping[str, str] | None,
+    has_only_shapes: Callable[[Prompt], bool],
+    classes: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> list[Finding]:
     """known: the server's rewards and what scores them; None while no server answers.
 
-    has_only_shapes: whether the scorer of shapes can judge a prompt.
+    has_only_shapes: whether the scorer of shapes can judge a prompt. classes: the names of objects
+    that a reward can be asked for, of those rewards that publish them.
     """
     sets = (*config.prompts, *config.heldout.prompts)
     try:
@@ -41,6 +46,7 @@ def config_findings(
         *found,
         *_unknown(sets, known),
         *_unseen(chain.from_iterable(prompts), known, has_only_shapes),
+        *_unnamed(list(chain.from_iterable(prompts)), classes),
     ]
 
 
@@ -86,3 +92,26 @@ def _unseen(
             remedy = "start the server with a detector for photographs, see docs/rewards.md"
             yield Finding("fail", "counting", text, remedy)
             return
+
+
+def _unnamed(prompts: list[Prompt], classes: Mapping[str, Collection[str]]) -> Iterator[Finding]:
+    """Prompts for objects that the server's detector has no name for: they get no reward."""
+    for reward, names in classes.items():
+        asked = [(one, _classes(one)) for one in prompts if one.reward == reward]
+        lost = [one.text for one, wanted in asked if not wanted <= set(names)]
+        absent = sorted(set().union(*(wanted for _, wanted in asked)) - set(names))
+        if absent:
+            text = f"the server's detector has no {', '.join(absent[:8])}"
+            more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
+            text += f"{more}: {len(lost)} of {len(asked)} prompts get no reward, e.g. {lost[0]!r}"
+            remedy = "start the server with a detector that names them, or leave those prompts out"
+            yield Finding("fail", reward, text, remedy)
+        elif asked:
+            text = f"the server's detector names every class of {len(asked)} prompts"
+            yield Finding("ok", reward, text)
+
+
+def _classes(prompt: Prompt) -> set[str]:
+    """The classes of objects in a prompt's metadata."""
+    target = prompt.target or {}
+    return {one["class"] for part in ("include", "exclude") for one in target.get(part) or ()}
