@@ -49,6 +49,7 @@ from shared.schema.labels import (
 router: Final = APIRouter(tags=["labeling"])
 
 DAY_S: Final = 86400.0
+PAUSED: Final = ("retry", "requester")
 
 
 @router.post("/label/session", response_model=AnnotatorView)
@@ -123,7 +124,7 @@ def _leases(
     lease_s = lease_seconds(claims.typical_seconds(connection, worker), ask.n)
     record = golds.record(connection, worker)
     at = standing(checks, record)
-    if at in ("retry", "requester"):
+    if at in PAUSED:
         return []
     found: list[HumanLease] = []
     if at == "onboarding":
@@ -155,7 +156,7 @@ def _queue(connection: Connection, worker: str, now: float, labeling: Labeling) 
     """What is left for an annotator, and whether a pause is due."""
     view = progress.queue_view(connection, worker, now)
     found = standing(labeling.checks, golds.record(connection, worker))
-    pause = found if found in ("retry", "requester") else None
+    pause = found if found in PAUSED else None
     return view.model_copy(update={"pause": pause})
 
 
@@ -216,6 +217,9 @@ async def undo(ask: UndoRequest, service: Services, caller: Annotator) -> UndoRe
 def _undo(
     connection: Connection, worker: str, ask: UndoRequest, now: float, service: Service
 ) -> tuple[str, Label, HumanLease | None, str]:
+    checks = labeling_now(connection, service.settings).checks
+    if standing(checks, golds.record(connection, worker)) in PAUSED:
+        raise labels.UndoRefused("conflict", "nothing can be undone while you take a break")
     lease_s = lease_seconds(claims.typical_seconds(connection, worker), MAX_CLAIM)
     settle_s = service.settings.settle_s
     return labels.undo(connection, worker, ask.client_label_id, now, lease_s, settle_s, ask.page)

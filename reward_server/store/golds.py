@@ -27,14 +27,32 @@ EVERYBODY: Final = 10**6
 Answer = Literal["like", "dislike"]
 
 _IN_USE: Final = (item.c.kind == "gold") & (item.c.status == "ok")
-_ANSWERED: Final = (
-    (assignment.c.kind == "gold")
-    & (assignment.c.state == "done")
-    & assignment.c.label.in_(("like", "dislike"))
+_ANSWERS: Final = (
+    select(
+        assignment.c.id,
+        assignment.c.worker,
+        assignment.c.item_id,
+        assignment.c.label,
+        assignment.c.done_at,
+        func.row_number()
+        .over(
+            partition_by=(assignment.c.worker, assignment.c.item_id),
+            order_by=(assignment.c.done_at, assignment.c.id),
+        )
+        .label("number"),
+    )
+    .where(
+        assignment.c.kind == "gold",
+        assignment.c.label.in_(("like", "dislike")),
+        (assignment.c.state == "done") | assignment.c.undone_at.is_not(None),
+    )
+    .subquery("answers")
 )
+"""Everybody's answers to golds, those taken back among them, numbered: the first one decides."""
+_FIRST: Final = _ANSWERS.c.number == 1
 _RIGHT: Final = case(
-    (and_(assignment.c.label == "like", item.c.value == 1.0), 1),
-    (and_(assignment.c.label == "dislike", item.c.value == 0.0), 1),
+    (and_(_ANSWERS.c.label == "like", item.c.value == 1.0), 1),
+    (and_(_ANSWERS.c.label == "dislike", item.c.value == 0.0), 1),
     else_=0,
 )
 
@@ -110,17 +128,17 @@ def _unseen(worker: str) -> ColumnElement[bool]:
 
 
 def record(connection: Connection, worker: str) -> GoldRecord:
-    """How a person does on golds; programs with a key are not checked and see none."""
+    """How a person does on golds, by the first answer to each; programs with a key see none."""
     person = select(annotator.c.checked_since).where(annotator.c.name == worker)
     since = connection.execute(person).scalar()
     if since is None:
         return GoldRecord(0, 0, 0, 0)
-    mine = _ANSWERED & _IN_USE & (assignment.c.worker == worker) & (assignment.c.done_at > since)
+    mine = _FIRST & _IN_USE & (_ANSWERS.c.worker == worker) & (_ANSWERS.c.done_at > since)
     latest = (
         select(_RIGHT.label("right"))
-        .join(item, item.c.id == assignment.c.item_id)
+        .join(item, item.c.id == _ANSWERS.c.item_id)
         .where(mine)
-        .order_by(assignment.c.done_at.desc(), assignment.c.id.desc())
+        .order_by(_ANSWERS.c.done_at.desc(), _ANSWERS.c.id.desc())
         .limit(WINDOW)
     )
     answers = list(connection.execute(latest).scalars())
@@ -168,13 +186,13 @@ def accuracy(connection: Connection) -> list[Row[Any]]:
     """``annotator``, ``right`` and ``answered`` over all time of everybody who met golds."""
     query = (
         select(
-            assignment.c.worker.label("annotator"),
+            _ANSWERS.c.worker.label("annotator"),
             func.sum(_RIGHT).label("right"),
             func.count().label("answered"),
         )
-        .join(item, item.c.id == assignment.c.item_id)
-        .where(_ANSWERED, _IN_USE)
-        .group_by(assignment.c.worker)
-        .order_by(assignment.c.worker)
+        .join(item, item.c.id == _ANSWERS.c.item_id)
+        .where(_FIRST, _IN_USE)
+        .group_by(_ANSWERS.c.worker)
+        .order_by(_ANSWERS.c.worker)
     )
     return list(connection.execute(query))

@@ -186,15 +186,58 @@ def test_a_gold_taken_back_counts_no_more_and_a_new_answer_counts_at_once(
     assert client.get("/golds").json()["annotators"][0]["right"] == 1
 
 
-def test_undo_of_a_gold_takes_the_answer_back(client: TestClient) -> None:
+def judged(client: TestClient) -> tuple[int, int]:
+    (who,) = client.get("/golds").json()["annotators"]
+    return who["right"], who["answered"]
+
+
+def test_the_first_answer_to_a_gold_decides_whatever_is_undone(
+    client: TestClient, clock: HandClock
+) -> None:
+    add_golds(client, 20)
+    ask_people(client, 1)
+    lease, other, *_ = claim(client, 5)
+    for how in (wrong, right, right):
+        judge(client, [lease], how)
+        clock.now += 1.0
+        assert judged(client) == (0, 1)
+        again = client.post("/label/undo", json={}).json()["item"]
+        assert again["prompt"] == lease["prompt"] and judged(client) == (0, 1)
+        lease = again
+    judge(client, [other], right)
+    assert judged(client) == (1, 2)
+    client.post("/label/undo", json={})
+    assert judged(client) == (1, 2)
+
+
+def test_a_skip_is_no_answer_and_the_one_after_it_decides(client: TestClient) -> None:
     add_golds(client, 5)
     ask_people(client, 1)
-    first = claim(client, 5)[0]
-    judge(client, [first], wrong)
-    again = client.post("/label/undo", json={}).json()["item"]
-    assert again["prompt"] == first["prompt"]
-    judge(client, [again], right)
-    assert client.get("/golds").json()["annotators"][0]["right"] == 1
+    lease = claim(client, 5)[0]
+    assert label(client, [lease], "skip") == ["counted"]
+    judge(client, [client.post("/label/undo", json={}).json()["item"]], right)
+    assert judged(client) == (1, 1)
+
+
+def test_who_pauses_cannot_undo_the_answers_that_led_there(
+    client: TestClient, clock: HandClock
+) -> None:
+    add_golds(client, 20)
+    ask_people(client, 4)
+    judge(client, claim(client, 5), wrong)
+    assert queue(client)["pause"] == "retry"
+    for ask in ({}, {"client_label_id": None}):
+        refused = client.post("/label/undo", json=ask)
+        assert refused.status_code == 409 and "break" in refused.json()["detail"]
+    assert queue(client)["pause"] == "retry" and judged(client) == (0, 5)
+    clock.now += 1.0
+    client.post("/label/continue")
+    clock.now += 1.0
+    while (undone := client.post("/label/undo", json={})).status_code == 200:
+        if (item := undone.json()["item"]) is not None:
+            judge(client, [item], right)
+            break
+    assert judged(client) == (0, 5), "an answer from before the pause is still the first one"
 
 
 def test_a_gold_that_cannot_be_shown_refuses_them_all(client: TestClient) -> None:
