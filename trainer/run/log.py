@@ -141,11 +141,12 @@ class RunLog:
             self._printed = time.monotonic()
             values = (f"{SHOWN[k]} {v:.3f}" for k, v in self._smooth.items() if k in SHOWN)
             eta = "" if math.isnan(eta_s) else f", {eta_s / 60:.1f} min left"
-            self.say(f"iteration {iteration + 1}/{self._last}: {', '.join(values)}{eta}")
+            done = min(iteration + 1, self._last)  # the last row comes after the last iteration
+            self.say(f"iteration {done}/{self._last}: {', '.join(values)}{eta}")
 
     def _table(self, iteration: int, eta_s: float, state: str) -> Table:
         table = Table(title=f"TDM-R1: {state}", title_justify="left", show_header=False)
-        table.add_row("iteration", f"{iteration + 1} of {self._last}")
+        table.add_row("iteration", f"{min(iteration + 1, self._last)} of {self._last}")
         for name, label in SHOWN.items():
             value = self._smooth.get(name)
             table.add_row(label, "-" if value is None else f"{value:.3f}".rstrip("0").rstrip("."))
