@@ -46,7 +46,9 @@ def test_the_reward_is_the_share_of_letters_read_back(reward_server: Server) -> 
         assert client.score(relaxed).rewards[4] == 1.0
     assert job.rewards == pytest.approx([1.0, 2 / 3, 0.5, 0.0, 0.0, None])
     assert job.data[5].error is not None and job.data[5].error.code == "empty_target"
-    assert job.data[1].detail == {"text": "KBQ", "distance": 1}
+    detail = job.data[1].detail
+    assert detail is not None and (detail["text"], detail["distance"]) == ("KBQ", 1)
+    assert set(detail) == {"text", "distance", "confidence", "contrast"}
     assert job.status == "partial"
 
 

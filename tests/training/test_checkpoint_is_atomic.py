@@ -82,6 +82,16 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Pa
     assert load_checkpoint(path, longer).progress.iteration == 1
 
 
+def test_a_key_that_is_newer_than_the_checkpoint_had_its_default(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, CONFIG, Progress(1), TENSORS, [])
+    described = json.loads((path / "progress.json").read_text())
+    del described["config"]["surrogate"]["kl"]
+    (path / "progress.json").write_text(json.dumps(described))
+    assert load_checkpoint(path, CONFIG).progress.iteration == 1
+    with pytest.raises(CheckpointError, match=r"surrogate\.kl: 0\.01 there, 0\.5 here"):
+        load_checkpoint(path, load_config(None, ["surrogate.kl=0.5"]))
+
+
 def test_damaged_and_foreign_checkpoints_are_named(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, CONFIG, Progress(1), TENSORS, [])
     described = json.loads((path / "progress.json").read_text())

@@ -223,7 +223,9 @@ def require_same(path: Path, stored: dict[str, Any], config: Config) -> None:
     Raises:
         CheckpointError: naming the keys that differ, with both values.
     """
-    then, now = flatten(stored), flatten(config.model_dump(mode="json"))
+    # A key that is newer than the run had its default then.
+    then = flatten(Config().model_dump(mode="json")) | flatten(stored)
+    now = flatten(config.model_dump(mode="json"))
     different = [
         f"{key}: {then.get(key)!r} there, {now.get(key)!r} here"
         for key in sorted(then.keys() | now.keys())
