@@ -58,7 +58,14 @@ class Reward:
     classes: tuple[str, ...] | None = None
 
 
+EXPORTS_AT_ONCE: Final = 2
+EXPORTS_WAITING: Final = 6
+
 HUMAN: Final = Reward("human", "human", "human/like-dislike")
+
+
+class TooManyExports(Exception):
+    """No room for one more long read."""
 
 
 class Service:
@@ -84,6 +91,8 @@ class Service:
         self.started_at = clock()
         self._writer = ThreadPoolExecutor(self.store.writers, "store-write")
         self._workers = ThreadPoolExecutor(8, "store-read")
+        self._exporters = ThreadPoolExecutor(EXPORTS_AT_ONCE, "export")
+        self._exports = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -107,6 +116,7 @@ class Service:
         await self.pool.stop()
         self._writer.shutdown()
         self._workers.shutdown()
+        self._exporters.shutdown(cancel_futures=True)
         self.store.close()
 
     async def write(
@@ -127,6 +137,21 @@ class Service:
         """Any other blocking call off the event loop."""
         call = partial(work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._workers, call)
+
+    async def export(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A long read off the event loop, beside the others: EXPORTS_AT_ONCE run, a few wait.
+
+        Raises:
+            TooManyExports: as many wait as may.
+        """
+        if self._exports >= EXPORTS_AT_ONCE + EXPORTS_WAITING:
+            raise TooManyExports(f"{self._exports} exports are being made; try again in a moment")
+        self._exports += 1
+        try:
+            call = partial(work, *args, **kwargs)
+            return await asyncio.get_running_loop().run_in_executor(self._exporters, call)
+        finally:
+            self._exports -= 1
 
     def _scored(self, jobs: list[str], reward: str, items: int) -> None:
         self.pace.record(reward, items, self.clock())

@@ -21,6 +21,7 @@ from reward_server.api.formats import (
 )
 from reward_server.api.problems import ApiError
 from reward_server.api.security import Manager, Overseer, Services
+from reward_server.api.spool import spooled
 from reward_server.service import Service
 from reward_server.store import progress
 from reward_server.store.pairs import pairs
@@ -111,5 +112,4 @@ async def _download(
             else:
                 yield from parquet(found, columns, service.blobs.get)
 
-    headers = {"Content-Disposition": f'attachment; filename="{name}.{format}"'}
-    return StreamingResponse(body(), media_type=MEDIA_TYPES[format], headers=headers)
+    return await spooled(service, body, MEDIA_TYPES[format], f"{name}.{format}")

@@ -37,9 +37,9 @@ async def healthz() -> Health:
 
 @router.get("/readyz", response_model=Health)
 async def readyz(service: Services) -> Health:
-    """Database writable, scorers loaded, not shutting down; 503 otherwise."""
+    """Database answers, scorers loaded, not shutting down; 503 otherwise."""
     checks = {
-        "database": await service.write(people.any_key) in (True, False),
+        "database": await service.read(people.any_key) in (True, False),
         "scorers": service.pool.ready,
         "open": not service.hub.closing,
     }
