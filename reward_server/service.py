@@ -19,7 +19,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from reward_server.blobs import Blobs
+from reward_server.clock import steady_clock
 from reward_server.courier import Courier
+from reward_server.domain.clock import SteadyClock
 from reward_server.domain.jobs import Kind
 from reward_server.hub import Hub, Pace
 from reward_server.metrics import Metrics
@@ -71,9 +73,9 @@ class TooManyExports(Exception):
 class Service:
     """One server's parts; ``start`` and ``stop`` bracket its life on an event loop."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] | None = None) -> None:
         self.settings = settings
-        self.clock = clock
+        self.clock = clock = clock or steady_clock()
         self.rewards = {"human": HUMAN}
         for name, path in settings.scorers.items():
             scorer = load(path)
@@ -197,7 +199,12 @@ class Service:
             await self.write(reliability.learn, found, self.clock())
 
     async def purge(self) -> None:
-        """Forget results that were kept long enough, and images that nothing refers to any more."""
+        """Forget results that were kept long enough, and images that nothing refers to any more.
+
+        Not by a clock that has jumped, or that nobody has seen running for an hour.
+        """
+        if isinstance(self.clock, SteadyClock) and not self.clock.trusted:
+            return
         before = self.clock() - self.settings.results_kept_s
         while old := await self.read(purging.old_jobs, before):
             await self.write(purging.purge_jobs, old, self.clock())

@@ -35,7 +35,7 @@ FLOORS = {
     "reward_server": (
         ("domain",),
         ("scorers",),
-        ("settings", "blobs", "logs", "hub"),
+        ("settings", "blobs", "logs", "hub", "clock"),
         ("store",),
         ("metrics", "scoring"),
         ("courier",),

@@ -20,6 +20,8 @@ from pydantic import ValidationError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from reward_server.blobs import Blobs
+from reward_server.clock import steady_clock
+from reward_server.domain.clock import SteadyClock
 from reward_server.domain.jobs import lease_seconds
 from reward_server.domain.outcomes import Failed, Outcome, checked
 from reward_server.logs import log_to_stderr
@@ -88,7 +90,7 @@ def run(settings: Settings, parent: Parent) -> int:
     scorers = {name: load(path)() for name, path in settings.scorers.items()}
     os.nice(NICENESS)
     parent.report("ready", rewards=sorted(scorers))
-    name = worker_name(os.getpid())
+    name, clock = worker_name(os.getpid()), steady_clock()
     seconds_each = 10.0
     share = max(settings.scorer_processes, 1)
     pause_s = IDLE_S if settings.reward_latency == 0 else 0.02
@@ -96,7 +98,9 @@ def run(settings: Settings, parent: Parent) -> int:
     resting = False  # and said so
     while parent.wanted():
         lease_s = max(lease_seconds(seconds_each, MAX_BATCH), LEASE_S)
-        claim = partial(_claim, store, name, sorted(scorers), lease_s, share, look=not likely)
+        claim = partial(
+            _claim, store, name, sorted(scorers), lease_s, share, clock, look=not likely
+        )
         batch, more = _patiently(parent, claim) or ([], False)
         if not batch:
             if not resting:
@@ -108,7 +112,7 @@ def run(settings: Settings, parent: Parent) -> int:
         parent.report("claimed", lease_s=lease_s, more=more)
         began = time.monotonic()
         outcomes = score(scorers[batch[0].reward], batch, blobs)
-        finish = partial(store.write, leases.finish_machine, outcomes, time.time())
+        finish = partial(store.write, leases.finish_machine, outcomes, clock())
         changed = _patiently(parent, finish)
         seconds_each = max((time.monotonic() - began) / len(batch), 0.5 * seconds_each)
         parent.report("scored", jobs=changed or [], reward=batch[0].reward, items=len(batch))
@@ -129,11 +133,18 @@ def _patiently(parent: Parent, work: Callable[[], T]) -> T | None:
 
 
 def _claim(
-    store: Store, name: str, rewards: list[str], lease_s: float, share: int, *, look: bool
+    store: Store,
+    name: str,
+    rewards: list[str],
+    lease_s: float,
+    share: int,
+    clock: SteadyClock,
+    *,
+    look: bool,
 ) -> tuple[list[MachineLease], bool]:
-    if look and not store.read(leases.machine_work, time.time()):
+    if look and not store.read(leases.machine_work, clock()):
         return [], False
-    now = time.time()
+    now = clock()
     return store.write(leases.claim_machine, name, rewards, MAX_BATCH, now, lease_s, share)
 
 

@@ -286,7 +286,7 @@ def test_prompt_files_in_the_fields_formats_are_read(tmp_path: Path) -> None:
 def test_a_run_is_measured_on_its_own_held_out_prompts_as_its_probe_judges_them() -> None:
     photos = heldout_prompts(load_config("trainer/configs/sd35-medium.toml").heldout.prompts)
     assert set(photos) == {"two_object", "counting", "colors", "position", "color_attr"}
-    assert photos["position"][0].options == {"match": "geneval", "mode": "strict"}
+    assert photos["position"][0].options == {"profile": "geneval", "mode": "strict"}
     assert (photos["counting"][0].target or {})["tag"] == "counting"
     tiny = heldout_prompts(load_config("trainer/configs/tiny.toml").heldout.prompts)
     assert fingerprint(tiny) == fingerprint(embedded_prompts())

@@ -138,5 +138,7 @@ def _with_alphas(layers: Parts) -> dict[str, Tensor]:
 def _save(tensors: Mapping[str, Tensor], file: Path, header: Mapping[str, str] = {}) -> Path:
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(ready, file, {"format": "pt", **header})
+    # One entry alone where it can be: safetensors writes several in any order, and equal LoRAs
+    # should be equal files.
+    save_file(ready, file, header or {"format": "pt"})
     return file
