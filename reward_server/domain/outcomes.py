@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
@@ -12,6 +11,8 @@ from shared.schema import ItemErrorCode, Json
 
 MAX_DETAIL: Final = 65_536
 """Characters of a detail as JSON; what explains a reward should be read by a person."""
+MAX_REWARD: Final = 1e100
+"""Sums and squares of rewards stay numbers, in every database."""
 MAX_MESSAGE: Final = 2000
 MAX_DEPTH: Final = 16
 MAX_INTEGER: Final = 2**63
@@ -43,16 +44,23 @@ def checked(outcome: object) -> Outcome:
     A reward that is no finite number, or a detail that is no JSON, makes the item fail and says so;
     of a failure's message stays what is text.
     """
+    try:
+        return _checked(outcome)
+    except Exception as error:  # whatever the scorer's own objects do when they are looked at
+        return Failed(f"the scorer's outcome cannot be read: {type(error).__name__}")
+
+
+def _checked(outcome: object) -> Outcome:
     if isinstance(outcome, Failed):
         return _told(outcome)
     if not isinstance(outcome, Scored):
         return _told(Failed(f"the scorer returned {_brief(outcome)}, not Scored or Failed"))
     try:
-        reward = float(outcome.reward)
+        reward = math.nan if isinstance(outcome.reward, str | bytes) else float(outcome.reward)
     except (TypeError, ValueError, OverflowError):
         return _told(Failed(f"the scorer returned {_brief(outcome.reward)}, which is no reward"))
-    if not math.isfinite(reward):
-        return Failed(f"the scorer returned {reward}, which is no reward")
+    if not abs(reward) <= MAX_REWARD:
+        return _told(Failed(f"the scorer returned {_brief(outcome.reward)}, which is no reward"))
     problem: str | None = f"detail is {_brief(outcome.detail)}, not a dictionary"
     if isinstance(outcome.detail, dict):
         problem = _problem(outcome.detail, "detail", 0)
@@ -84,7 +92,7 @@ def _problem(value: Any, where: str, depth: int) -> str | None:
     if type(value) is float:
         return None if math.isfinite(value) else f"{where} is {value}"
     parts: list[tuple[Any, str]]
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         wrong = [key for key in value if not isinstance(key, str) or not _is_text(key)]
         if wrong:
             return f"{where} has the key {_brief(wrong[0])}"

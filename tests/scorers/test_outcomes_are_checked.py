@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,8 +29,13 @@ for _ in range(40):
 ODD: list[tuple[object, str]] = [
     (0.5, "a float (0.5), not Scored or Failed"),
     (None, "a NoneType (None), not Scored or Failed"),
-    (Scored(math.nan), "nan, which is no reward"),
-    (Scored(math.inf), "inf, which is no reward"),
+    (Scored(math.nan), "a float (nan), which is no reward"),
+    (Scored(math.inf), "a float (inf), which is no reward"),
+    (Scored(1e308), "a float (1e+308), which is no reward"),
+    (Scored("0.5"), "a str ('0.5'), which is no reward"),  # type: ignore[arg-type]
+    (Scored(b"1"), "which is no reward"),  # type: ignore[arg-type]
+    (Scored(1.0, {"x": MappingProxyType({"y": 1})}), "no JSON"),  # type: ignore[dict-item]
+    (Failed(10**5000), "cannot be read: ValueError"),  # type: ignore[arg-type]
     (Scored(10**400), "which is no reward"),
     (Scored("high"), "a str ('high'), which is no reward"),  # type: ignore[arg-type]
     (Scored(None), "which is no reward"),  # type: ignore[arg-type]
